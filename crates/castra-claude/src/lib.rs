@@ -1,0 +1,1 @@
+//! All that castra knows of the Claude Code CLI, without I/O.

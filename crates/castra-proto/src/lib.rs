@@ -1,0 +1,1 @@
+//! Everything of castra that leaves a process: ids, events, API types, shim frames.

@@ -1,0 +1,2 @@
+//! `castra-shim`: argv to shim, guard and relay.
+fn main() {}

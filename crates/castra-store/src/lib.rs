@@ -1,0 +1,1 @@
+//! castra's schema, migrations and transactions: the only SQL.

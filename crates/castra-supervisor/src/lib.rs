@@ -1,0 +1,1 @@
+//! Sessions, hosts and their lives: the library that Rust programs embed.

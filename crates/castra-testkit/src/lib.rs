@@ -1,0 +1,1 @@
+//! Dev-only: real-CLI harness, fake claude, contract suites.

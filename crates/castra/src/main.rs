@@ -1,0 +1,2 @@
+//! castra: wiring of surfaces to the supervisor.
+fn main() {}
