@@ -1,0 +1,84 @@
+//! Identifiers: UUIDs with a type each, so that one is never taken for another.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use uuid::Uuid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A new id that sorts by its time of creation (UUIDv7).
+            pub fn now() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+    };
+}
+
+id!(
+    /// A session of castra. Not claude's own session id, which changes on `/clear` and fork.
+    SessionId
+);
+id!(
+    /// One run, i.e. one shim and one claude; also the value of `CASTRA_RUN` in its environment.
+    RunId
+);
+id!(
+    /// A message, and at the same time the `uuid` that claude knows it by.
+    MessageId
+);
+id!(
+    /// A command: permission answer, interrupt, stop, control request. Also its shim input id.
+    CommandId
+);
+id!(
+    /// An API token's public name; the secret part is never stored.
+    TokenId
+);
+
+impl MessageId {
+    /// The id of a message that was posted with an `Idempotency-Key`: the same for every retry.
+    pub fn of_key(session: SessionId, key: &str) -> Self {
+        Self(Uuid::new_v5(&session.0, key.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyed_message_has_the_same_id_each_time_and_another_in_another_session() {
+        let (a, b) = (SessionId::now(), SessionId::now());
+        assert_eq!(MessageId::of_key(a, "k"), MessageId::of_key(a, "k"));
+        assert_ne!(MessageId::of_key(a, "k"), MessageId::of_key(b, "k"));
+        assert_ne!(MessageId::of_key(a, "k"), MessageId::of_key(a, "k2"));
+    }
+}
