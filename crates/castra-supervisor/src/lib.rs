@@ -1,1 +1,11 @@
-//! Sessions, hosts and their lives: the library that Rust programs embed.
+//! Sessions, hosts and their lives: the library that Rust programs embed. Refuses HTTP, terminal text and SQL.
+
+pub mod config;
+pub mod error;
+pub mod frame;
+pub mod supervisor;
+
+pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};
+pub use error::{Error, Result};
+pub use frame::{ByteStream, EventFrame, Frame, ServerSubscription, Subscription};
+pub use supervisor::{Caller, Direction, ExportFormat, ListFilter, Supervisor};

@@ -1,0 +1,84 @@
+//! What a supervisor is told once, when it opens. Where the values come from is the caller's business.
+
+use crate::Result;
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The configuration of one supervisor.
+#[derive(Clone)]
+pub struct Config {
+    /// `CASTRA_HOME`.
+    pub home: PathBuf,
+    pub claude: ClaudeConfig,
+    /// Starts that may happen at once; the number of cores when unset.
+    pub starts: Option<usize>,
+    /// Messages that may wait in one session.
+    pub max_queued: usize,
+    pub retention: Retention,
+    /// The variables of the caller's environment that sessions may inherit; filtered by the allow-list.
+    pub inherited: BTreeMap<String, String>,
+    /// HOME of the person, for `home: user`.
+    pub user_home: Option<PathBuf>,
+    /// Where `demo` sessions find their model; without one they are refused.
+    pub demo: Option<Arc<dyn Demo>>,
+    /// Shown in `Hello` and in `health`.
+    pub build: String,
+}
+
+impl Config {
+    pub fn new(home: impl Into<PathBuf>) -> Self {
+        Self {
+            home: home.into(),
+            claude: ClaudeConfig::default(),
+            starts: None,
+            max_queued: 1000,
+            retention: Retention::default(),
+            inherited: BTreeMap::new(),
+            user_home: None,
+            demo: None,
+            build: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+}
+
+/// Which claude executable is used: configured path, `PATH`, `~/.local/bin`, castra's cache, installation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaudeConfig {
+    pub path: Option<PathBuf>,
+    /// A version to pin, e.g. `2.1.197`.
+    pub version: Option<String>,
+    pub install: Install,
+    /// Where versions are installed; `$CASTRA_HOME/claude` when unset.
+    pub install_dir: Option<PathBuf>,
+    /// Let root run `bypassPermissions` (sets `IS_SANDBOX=1`, and says so).
+    pub allow_root_bypass: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Install {
+    #[default]
+    Auto,
+    Never,
+}
+
+/// What is kept of ended sessions; nothing unsaved is ever removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    pub max_age_s: Option<u64>,
+    pub max_sessions: Option<u64>,
+    pub max_bytes: Option<u64>,
+}
+
+/// A scripted model that outlives the daemon.
+pub trait Demo: Send + Sync {
+    fn endpoint(&self) -> BoxFuture<'_, Result<DemoEndpoint>>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemoEndpoint {
+    /// e.g. `http://127.0.0.1:40123`
+    pub base_url: String,
+    pub api_key: String,
+}
