@@ -9,6 +9,7 @@ pub mod event;
 pub mod id;
 pub mod permission;
 pub mod session;
+pub mod shim;
 pub mod spec;
 pub mod time;
 

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod error;
 pub mod frame;
+pub mod host;
 pub mod supervisor;
 
 pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};
