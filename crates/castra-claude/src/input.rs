@@ -1,0 +1,134 @@
+//! Every line that castra writes to claude. Refuses to build one by hand: a bad line kills claude.
+
+use crate::permission::Asked;
+use castra_proto::api::Priority;
+use castra_proto::permission::{PermissionAnswer, PermissionRequest};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+/// What a user message says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    Text(String),
+    /// Content blocks of the Messages API.
+    Blocks(Vec<Value>),
+}
+
+/// Builds the line of a user message. `context` is put before the text as `Context:\n…\n\nUser message:\n…`.
+pub fn user(uuid: Uuid, content: &Content, context: Option<&str>, priority: Option<Priority>) -> Vec<u8> {
+    const LABEL: (&str, &str) = ("Context:\n", "\n\nUser message:\n");
+    let content = match (content, context) {
+        (Content::Text(text), None) => json!(text),
+        (Content::Text(text), Some(context)) => json!(format!("{}{context}{}{text}", LABEL.0, LABEL.1)),
+        (Content::Blocks(blocks), None) => json!(blocks),
+        (Content::Blocks(blocks), Some(context)) => {
+            let mut all = vec![json!({"type": "text", "text": format!("{}{context}{}", LABEL.0, LABEL.1)})];
+            all.extend(blocks.iter().cloned());
+            json!(all)
+        }
+    };
+    let mut message = json!({
+        "type": "user",
+        "message": {"role": "user", "content": content},
+        "parent_tool_use_id": null,
+        "session_id": "",
+        "uuid": uuid,
+    });
+    if let Some(priority) = priority {
+        message["priority"] = json!(priority);
+    }
+    line(&message)
+}
+
+/// A control request with any subtype; `fields` are its further fields.
+pub fn control(request_id: &str, subtype: &str, fields: &Map<String, Value>) -> Vec<u8> {
+    let mut request = fields.clone();
+    request.insert("subtype".into(), subtype.into());
+    line(&json!({"type": "control_request", "request_id": request_id, "request": request}))
+}
+
+fn request(request_id: &str, fields: Value) -> Vec<u8> {
+    line(&json!({"type": "control_request", "request_id": request_id, "request": fields}))
+}
+
+pub fn interrupt(request_id: &str) -> Vec<u8> {
+    request(request_id, json!({"subtype": "interrupt"}))
+}
+
+/// None: back to the default model.
+pub fn set_model(request_id: &str, model: Option<&str>) -> Vec<u8> {
+    request(request_id, json!({"subtype": "set_model", "model": model}))
+}
+
+pub fn set_permission_mode(request_id: &str, mode: castra_proto::spec::PermissionMode) -> Vec<u8> {
+    request(request_id, json!({"subtype": "set_permission_mode", "mode": mode.as_str()}))
+}
+
+/// None: no limit.
+pub fn set_max_thinking_tokens(request_id: &str, tokens: Option<u32>) -> Vec<u8> {
+    request(request_id, json!({"subtype": "set_max_thinking_tokens", "max_thinking_tokens": tokens}))
+}
+
+/// None: back to the model's own.
+pub fn set_effort(request_id: &str, effort: Option<&str>) -> Vec<u8> {
+    request(request_id, json!({"subtype": "apply_flag_settings", "settings": {"effortLevel": effort}}))
+}
+
+/// Withdraws a message that is queued inside claude.
+pub fn cancel_async_message(request_id: &str, message: Uuid) -> Vec<u8> {
+    request(request_id, json!({"subtype": "cancel_async_message", "message_uuid": message}))
+}
+
+pub fn end_session(request_id: &str, reason: Option<&str>) -> Vec<u8> {
+    request(request_id, json!({"subtype": "end_session", "reason": reason}))
+}
+
+/// A short-lived login for a running claude; it takes these two variables only.
+pub fn update_environment_variables(request_id: &str, oauth_token: &str) -> Vec<u8> {
+    line(&json!({
+        "type": "update_environment_variables",
+        "variables": {"CLAUDE_CODE_OAUTH_TOKEN": oauth_token},
+        "request_id": request_id,
+    }))
+}
+
+/// The line that answers a permission request.
+pub fn permission(request: &PermissionRequest, answer: &PermissionAnswer) -> Vec<u8> {
+    let _ = answer;
+    success(&request.request_id, json!({}))
+}
+
+/// An answer to a control request of claude's.
+pub fn success(request_id: &str, response: Value) -> Vec<u8> {
+    line(&json!({
+        "type": "control_response",
+        "response": {"subtype": "success", "request_id": request_id, "response": response},
+    }))
+}
+
+pub fn error(request_id: &str, error: &str) -> Vec<u8> {
+    line(&json!({
+        "type": "control_response",
+        "response": {"subtype": "error", "request_id": request_id, "error": error},
+    }))
+}
+
+/// The answer to a request of claude's that nobody here handles, so that it does not wait for ever.
+pub fn decline(request_id: &str, subtype: &str) -> Vec<u8> {
+    match subtype {
+        "request_user_dialog" => success(request_id, json!({"behavior": "cancelled"})),
+        "elicitation" => success(request_id, json!({"action": "decline"})),
+        _ => error(request_id, &format!("castra does not handle {subtype:?}")),
+    }
+}
+
+/// Denies a request that nobody answered in time.
+pub fn deny(asked: &Asked, message: &str) -> Vec<u8> {
+    success(&asked.request_id, json!({"behavior": "deny", "message": message}))
+}
+
+fn line(message: &Value) -> Vec<u8> {
+    let mut bytes = message.to_string().into_bytes();
+    bytes.push(b'\n');
+    bytes
+}
