@@ -1,0 +1,9 @@
+//! A session's life: states, derived state, the actor that owns its newest run.
+
+pub(crate) mod actor;
+pub(crate) mod deliver;
+pub(crate) mod hub;
+pub(crate) mod launch;
+pub(crate) mod pace;
+pub(crate) mod state;
+pub(crate) mod view;

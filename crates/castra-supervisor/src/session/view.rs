@@ -1,0 +1,461 @@
+//! A session's derived state: a pure fold over what claude says. Refuses clock and I/O.
+//!
+//! It is stored in the same transaction as the events it was derived from, so that a daemon that
+//! comes later goes on where the last one stopped.
+
+use super::state::{self, Cause};
+use bytes::Bytes;
+use castra_claude::fact::{Decoded, Fact, Lifecycle, ResultFact, SessionState};
+use castra_proto::api::TurnResult;
+use castra_proto::permission::PermissionRequest;
+use castra_proto::session::{Activity, Exit, ExitCause, Flags, Sandbox, SandboxKind};
+use castra_proto::{ErrorCode, Kind, MessageId, OwnKind, Problem, RunState, Timestamp};
+use castra_store::NewEvent;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// The derived state of a session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct View {
+    pub run: u32,
+    pub state: RunState,
+    pub since: Timestamp,
+    pub turn: TurnView,
+    pub tools_open: BTreeSet<String>,
+    pub pending: Vec<PermissionRequest>,
+    /// Written to claude and not seen back: at most one.
+    pub in_flight: Option<InFlight>,
+    pub claude_session_id: Option<Uuid>,
+    pub claude_session_ids: Vec<Uuid>,
+    pub pid: Option<i32>,
+    pub shim_pid: Option<i32>,
+    pub cwd: Option<String>,
+    pub model: Option<String>,
+    pub effort: Option<String>,
+    pub permission_mode: Option<String>,
+    pub tools: Vec<String>,
+    pub slash_commands: Vec<String>,
+    pub skills: Vec<String>,
+    pub agents: Vec<String>,
+    pub mcp_servers: Vec<Value>,
+    /// US dollars of the runs before this one: claude counts anew in each process.
+    pub cost_before: f64,
+    pub cost_run: f64,
+    pub results: u32,
+    pub usage: Value,
+    pub last_activity: Option<Activity>,
+    pub flags: Flags,
+    pub exit: Option<Exit>,
+    pub sandbox: Option<Sandbox>,
+    pub claude_version: Option<String>,
+    pub clock: Option<Clock>,
+    pub ready: bool,
+    /// How the run is to end, once somebody or a limit has asked for it.
+    pub stop: Option<ExitCause>,
+    pub nudged: u32,
+}
+
+/// The turn that runs, or the last one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct TurnView {
+    pub n: u32,
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// Delivered in it and not yet answered.
+    pub messages: Vec<MessageId>,
+    pub result: Option<TurnResult>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct InFlight {
+    pub message: MessageId,
+    /// A turn began after it was written.
+    pub turn_began: bool,
+}
+
+/// The pair that makes wall time of the shim's boot-time stamps, from its `started` note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Clock {
+    pub wall_ns: u64,
+    pub boot_ns: u64,
+}
+
+impl Clock {
+    pub(crate) fn at(&self, boot_ns: u64) -> Timestamp {
+        Timestamp((self.wall_ns as i128 + boot_ns as i128 - self.boot_ns as i128) as i64 / 1000)
+    }
+}
+
+/// What is to be done once the fold is on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// claude answered `initialize`.
+    Ready(Value),
+    /// claude refused `initialize`.
+    InitFailed(String),
+    Delivered(MessageId),
+    Answered(MessageId, Box<TurnResult>),
+    Interrupted(MessageId, Option<Box<TurnResult>>),
+    /// A control request of castra's has its answer.
+    Control { request_id: String, result: Result<Value, String> },
+    /// A permission request is gone without an answer.
+    Withdrawn { request_id: String },
+    /// claude asks something that only castra itself can answer.
+    HostRequest { request_id: String, subtype: String },
+    Asked { request_id: String },
+}
+
+/// What one fold adds.
+#[derive(Debug, Default)]
+pub(crate) struct Added {
+    pub events: Vec<NewEvent>,
+    pub effects: Vec<Effect>,
+    /// The state, the flags or the pending requests are not what they were.
+    pub changed: bool,
+}
+
+/// What the fold must know and cannot derive.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub init_id: String,
+    pub permission_timeout_s: Option<u64>,
+}
+
+impl View {
+    pub(crate) fn event(&self, at: Timestamp, kind: impl Into<Kind>, data: &Value) -> NewEvent {
+        NewEvent {
+            at,
+            run: self.run,
+            turn: self.turn.n,
+            kind: kind.into(),
+            data: Bytes::from(data.to_string()),
+            raw: None,
+        }
+    }
+
+    pub(crate) fn cost_usd(&self) -> f64 {
+        self.cost_before + self.cost_run
+    }
+
+    pub(crate) fn busy(&self) -> bool {
+        matches!(self.state, RunState::Running | RunState::RequiresAction)
+    }
+
+    /// Moves the run, with its `state` event; a cause without a place changes nothing.
+    pub(crate) fn shift(&mut self, cause: Cause, at: Timestamp, added: &mut Added) {
+        let Ok(to) = state::next(self.state, cause) else { return };
+        if to == self.state {
+            return;
+        }
+        added.events.push(self.event(
+            at,
+            OwnKind::State,
+            &json!({"from": self.state, "to": to, "cause": cause.as_str()}),
+        ));
+        self.state = to;
+        self.since = at;
+        added.changed = true;
+    }
+
+    /// A new run begins: what belonged to the last process is forgotten.
+    pub(crate) fn begin_run(&mut self, run: u32, at: Timestamp) {
+        self.run = run;
+        self.state = RunState::Queued;
+        self.since = at;
+        self.turn.messages.clear();
+        self.turn.result = None;
+        self.tools_open.clear();
+        self.pending.clear();
+        self.in_flight = None;
+        self.pid = None;
+        self.shim_pid = None;
+        self.cost_before += self.cost_run;
+        self.cost_run = 0.0;
+        self.exit = None;
+        self.clock = None;
+        self.ready = false;
+        self.stop = None;
+        self.flags = Flags::default();
+    }
+
+    /// Takes one line of claude's.
+    pub(crate) fn apply(&mut self, line: Decoded, given: &Given, added: &mut Added) {
+        let at = self.clock.map_or(self.since, |clock| clock.at(line.at));
+        if let Fact::SessionState(SessionState::Running) = line.fact {
+            self.begin_turn(at);
+        }
+        if let (Fact::UserReplay { uuid: Some(_) }, Some(_)) = (&line.fact, &self.turn.result) {
+            // Queued inside claude and taken up without a pause: a turn of its own.
+            if self.busy() {
+                self.begin_turn(at);
+            }
+        }
+        let raw = if line.json { line.raw } else { Some(line.data.clone()) };
+        let data = if line.json {
+            line.data
+        } else {
+            Bytes::from(json!({"bytes": line.data.len(), "note": line.note.map(note_name)}).to_string())
+        };
+        added.events.push(NewEvent { at, run: self.run, turn: self.turn.n, kind: line.kind, data, raw });
+        if let Some(id) = line.session_id {
+            self.follow_conversation(id, added);
+        }
+        self.apply_fact(line.fact, at, given, added);
+    }
+
+    fn follow_conversation(&mut self, id: Uuid, added: &mut Added) {
+        if self.claude_session_id != Some(id) {
+            self.claude_session_id = Some(id);
+            if !self.claude_session_ids.contains(&id) {
+                self.claude_session_ids.push(id);
+            }
+            added.changed = true;
+        }
+    }
+
+    fn begin_turn(&mut self, at: Timestamp) {
+        // claude says `running` again after each permission; only the first begins a turn.
+        if self.busy() && self.turn.result.is_none() {
+            return;
+        }
+        self.turn.n += 1;
+        self.turn.started_at = Some(at);
+        self.turn.ended_at = None;
+        self.turn.result = None;
+        self.nudged = 0;
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.turn_began = true;
+        }
+    }
+
+    fn apply_fact(&mut self, fact: Fact, at: Timestamp, given: &Given, added: &mut Added) {
+        match fact {
+            Fact::Init(init) => {
+                self.model = init.model.or(self.model.take());
+                self.permission_mode = init.permission_mode.or(self.permission_mode.take());
+                self.cwd = init.cwd.or(self.cwd.take());
+                self.claude_version = init.version.or(self.claude_version.take());
+                self.tools = init.tools;
+                self.slash_commands = init.slash_commands;
+                self.skills = init.skills;
+                self.agents = init.agents;
+                self.mcp_servers = init.mcp_servers;
+            }
+            Fact::Assistant(assistant) => {
+                let text = match (&assistant.tool, assistant.text_tail) {
+                    (Some(tool), _) => Some(format!("{}: {}", tool.name, tool.preview)),
+                    (None, tail) => tail,
+                };
+                if let Some(text) = text {
+                    self.last_activity = Some(Activity { at, text });
+                }
+                if let Some(tool) = assistant.tool {
+                    self.tools_open.insert(tool.id);
+                }
+            }
+            Fact::UserReplay { uuid: Some(uuid) } => self.delivered(MessageId(uuid), added),
+            Fact::Lifecycle { uuid: Some(uuid), state } => match state {
+                Lifecycle::Started => self.delivered(MessageId(uuid), added),
+                Lifecycle::Completed if !self.busy() => self.orphaned(MessageId(uuid), added),
+                _ => {}
+            },
+            Fact::User(user) => {
+                for result in user.tool_results {
+                    self.tools_open.remove(&result.tool_use_id);
+                }
+            }
+            Fact::Result(result) => self.result(*result, at, added),
+            Fact::SessionState(state) => {
+                let cause = match state {
+                    SessionState::Idle => Cause::TurnOver,
+                    SessionState::Running => Cause::TurnStarted,
+                    SessionState::RequiresAction => Cause::Asked,
+                };
+                if state == SessionState::Idle {
+                    self.turn_over(at, added);
+                }
+                self.shift(cause, at, added);
+            }
+            Fact::PermissionAsked(asked) => {
+                let deadline = given.permission_timeout_s.map(|s| Timestamp(at.0 + s as i64 * 1_000_000));
+                let request = asked.into_request(at, deadline);
+                added.events.push(self.event(at, OwnKind::PermissionRequested, &json!(request)));
+                added.effects.push(Effect::Asked { request_id: request.request_id.clone() });
+                self.pending.retain(|pending| pending.request_id != request.request_id);
+                self.pending.push(request);
+                self.shift(Cause::Asked, at, added);
+                added.changed = true;
+            }
+            Fact::PermissionWithdrawn { request_id } => {
+                if self.settle(&request_id, at, added) {
+                    added.effects.push(Effect::Withdrawn { request_id });
+                }
+            }
+            Fact::ControlAnswered { request_id, result } if request_id == given.init_id => match result {
+                Ok(response) => {
+                    self.ready = true;
+                    self.shift(Cause::Ready, at, added);
+                    added.effects.push(Effect::Ready(response));
+                }
+                Err(reason) => added.effects.push(Effect::InitFailed(reason)),
+            },
+            Fact::ControlAnswered { request_id, result } => {
+                added.effects.push(Effect::Control { request_id, result });
+            }
+            Fact::HostRequest { request_id, subtype, .. } => {
+                added.effects.push(Effect::HostRequest { request_id, subtype });
+            }
+            Fact::Status { permission_mode: Some(mode), .. } => self.permission_mode = Some(mode),
+            Fact::UserReplay { uuid: None }
+            | Fact::Lifecycle { .. }
+            | Fact::Status { .. }
+            | Fact::Compacted { .. }
+            | Fact::ApiRetry { .. }
+            | Fact::Task { .. }
+            | Fact::PermissionDenied { .. }
+            | Fact::Stderr
+            | Fact::Other => {}
+        }
+    }
+
+    /// A permission request is over, one way or the other. False: it was not pending.
+    pub(crate) fn settle(&mut self, request_id: &str, at: Timestamp, added: &mut Added) -> bool {
+        let before = self.pending.len();
+        self.pending.retain(|pending| pending.request_id != request_id);
+        if self.pending.len() == before {
+            return false;
+        }
+        added.changed = true;
+        if self.pending.is_empty() && self.state == RunState::RequiresAction {
+            self.shift(Cause::Answered, at, added);
+        }
+        true
+    }
+
+    fn delivered(&mut self, message: MessageId, added: &mut Added) {
+        if self.in_flight.as_ref().is_some_and(|in_flight| in_flight.message == message) {
+            self.in_flight = None;
+            self.turn.messages.push(message);
+            added.effects.push(Effect::Delivered(message));
+        }
+    }
+
+    /// claude calls a message completed and no turn ran for it: it was in the conversation already,
+    /// and nobody will answer it (facts/shim.md §6).
+    fn orphaned(&mut self, message: MessageId, added: &mut Added) {
+        self.delivered(message, added);
+        if self.turn.messages.contains(&message) && self.turn.result.is_none() {
+            self.turn.messages.retain(|other| *other != message);
+            added.effects.push(Effect::Interrupted(message, None));
+        }
+    }
+
+    fn result(&mut self, fact: ResultFact, at: Timestamp, added: &mut Added) {
+        self.results += 1;
+        self.cost_run = self.cost_run.max(fact.cost_usd);
+        add_usage(&mut self.usage, &fact.usage);
+        self.tools_open.clear();
+        self.turn.ended_at = Some(at);
+        let cut_off = fact.terminal_reason.as_deref().is_some_and(|reason| reason.starts_with("aborted"));
+        if let Some(limit) = limit_of(&fact.subtype) {
+            added.events.push(self.event(at, OwnKind::Limit, &json!({"limit": limit, "detail": fact.errors})));
+        }
+        let result = Box::new(turn_result(fact));
+        for message in std::mem::take(&mut self.turn.messages) {
+            added.effects.push(if cut_off {
+                Effect::Interrupted(message, Some(result.clone()))
+            } else {
+                Effect::Answered(message, result.clone())
+            });
+        }
+        self.turn.result = Some(*result);
+    }
+
+    /// claude is idle. A message that it never repeated, but after which a turn ran, was that turn's:
+    /// the CLI does not replay what it handles by itself.
+    fn turn_over(&mut self, at: Timestamp, added: &mut Added) {
+        self.turn.ended_at.get_or_insert(at);
+        let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.turn_began) else { return };
+        added.effects.push(Effect::Delivered(in_flight.message));
+        added.effects.push(match &self.turn.result {
+            Some(result) => Effect::Answered(in_flight.message, Box::new(result.clone())),
+            None => Effect::Interrupted(in_flight.message, None),
+        });
+    }
+
+    pub(crate) fn sandbox(&self) -> Sandbox {
+        self.sandbox.clone().unwrap_or(Sandbox {
+            kind: SandboxKind::None,
+            reason: Some("the session has not started yet".into()),
+        })
+    }
+}
+
+fn note_name(note: castra_claude::fact::Note) -> &'static str {
+    use castra_claude::fact::Note;
+    match note {
+        Note::NotJson => "not_json",
+        Note::NotAMessage => "not_a_message",
+        Note::Cut => "cut",
+        Note::Torn => "torn",
+        Note::NotUtf8 => "not_utf8",
+    }
+}
+
+fn limit_of(subtype: &str) -> Option<&'static str> {
+    match subtype {
+        "error_max_turns" => Some("max_turns"),
+        "error_max_budget_usd" => Some("max_budget_usd"),
+        _ => None,
+    }
+}
+
+/// Adds claude's token counts, number by number, into the session's.
+fn add_usage(total: &mut Value, turn: &Value) {
+    let Some(turn) = turn.as_object() else { return };
+    if !total.is_object() {
+        *total = json!({});
+    }
+    let Some(total) = total.as_object_mut() else { return };
+    for (name, value) in turn {
+        if let Some(count) = value.as_u64() {
+            let sum = total.get(name).and_then(Value::as_u64).unwrap_or(0) + count;
+            total.insert(name.clone(), sum.into());
+        }
+    }
+}
+
+fn turn_result(fact: ResultFact) -> TurnResult {
+    let text = match fact.text {
+        Some(text) if !text.is_empty() => text,
+        _ => fact.errors.join("\n"),
+    };
+    let error = (!fact.ok).then(|| {
+        let code = match (fact.subtype.as_str(), fact.api_error_status) {
+            ("error_max_turns", _) => ErrorCode::MaxTurns,
+            ("error_max_budget_usd", _) => ErrorCode::BudgetExceeded,
+            (_, Some(401 | 403)) => ErrorCode::AuthFailed,
+            (_, Some(429)) => ErrorCode::RateLimited,
+            (_, Some(529 | 503)) => ErrorCode::Overloaded,
+            _ if text.starts_with("Not logged in") => ErrorCode::AuthFailed,
+            _ => ErrorCode::CliExited,
+        };
+        Problem::new(code, if text.is_empty() { fact.subtype.clone() } else { text.clone() })
+    });
+    TurnResult {
+        seq: 0,
+        ok: fact.ok,
+        subtype: fact.subtype,
+        text,
+        structured_output: fact.structured_output,
+        error,
+        cost_usd: fact.cost_usd,
+        duration_s: fact.duration_ms as f64 / 1000.0,
+        num_turns: fact.num_turns,
+        usage: fact.usage,
+    }
+}
