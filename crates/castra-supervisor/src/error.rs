@@ -1,6 +1,10 @@
 //! What can go wrong, as facts. Texts for people, codes and statuses are chosen in `Error::problem`.
 
-use castra_proto::{ErrorCode, Problem};
+use crate::host::{ConnError, HostError};
+use castra_claude::launch::Refusal;
+use castra_proto::shim::relay::RelayError;
+use castra_proto::{ErrorCode, Problem, RunState};
+use castra_store::{CommitError, StoreError};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -9,6 +13,20 @@ pub enum Error {
     /// Already in the words of the API; the usual way for a rule to refuse.
     #[error("{0}")]
     Refused(Problem),
+    #[error(transparent)]
+    Launch(#[from] Refusal),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+impl From<ConnError> for Error {
+    fn from(error: ConnError) -> Self {
+        Self::Host(error.into())
+    }
 }
 
 impl Error {
@@ -16,10 +34,94 @@ impl Error {
         Self::Refused(Problem::new(code, detail))
     }
 
+    pub fn with_hint(code: ErrorCode, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Refused(Problem::new(code, detail).hint(hint))
+    }
+
+    pub(crate) fn session_not_found(reference: &str) -> Self {
+        Self::with_hint(
+            ErrorCode::SessionNotFound,
+            format!("there is no session {reference:?}"),
+            "`castra ps -a` lists all sessions",
+        )
+    }
+
+    /// A session whose newest run is over cannot do this.
+    pub(crate) fn over(state: RunState) -> Self {
+        let (code, what) = match state {
+            RunState::Lost => (ErrorCode::SessionLost, "was lost"),
+            _ => (ErrorCode::SessionEnded, "has ended"),
+        };
+        Self::with_hint(code, format!("the session's run {what}"), "`castra resume ID` continues it")
+    }
+
     /// The public message, with code and next step. Never holds a secret.
     pub fn problem(&self) -> Problem {
         match self {
             Self::Refused(problem) => problem.clone(),
+            Self::Launch(refusal) => Problem::new(ErrorCode::InvalidRequest, refusal.to_string()),
+            Self::Commit(error) => commit_problem(error),
+            Self::Store(error) => store_problem(error),
+            Self::Host(error) => host_problem(error),
         }
+    }
+}
+
+fn commit_problem(error: &CommitError) -> Problem {
+    let text = error.to_string();
+    match error {
+        CommitError::NoSession(_) => Problem::new(ErrorCode::SessionNotFound, text),
+        CommitError::NameTaken { .. } => {
+            Problem::new(ErrorCode::Conflict, text).hint("choose another name, or remove that session")
+        }
+        CommitError::QueueFull { .. } => Problem::new(ErrorCode::Overloaded, text)
+            .hint("wait for a turn to end, or withdraw a message"),
+        CommitError::RunConflict { .. } => {
+            Problem::new(ErrorCode::Conflict, text).hint("somebody else was first; `castra show ID`")
+        }
+        CommitError::CommandConflict { .. } => Problem::new(ErrorCode::PermissionGone, text),
+        CommitError::IdempotencyMismatch => Problem::new(ErrorCode::IdempotencyMismatch, text)
+            .hint("use a new Idempotency-Key for a new request"),
+        CommitError::SessionExists(_)
+        | CommitError::MessageConflict { .. }
+        | CommitError::Fenced { .. }
+        | CommitError::HeadMoved(_) => Problem::new(ErrorCode::Conflict, text),
+        CommitError::NoMessage(_) | CommitError::NoCommand(_) | CommitError::NoRun(_) => {
+            Problem::new(ErrorCode::NotFound, text)
+        }
+        CommitError::Malformed(_) => Problem::new(ErrorCode::Internal, text),
+        CommitError::Store(error) => store_problem(error),
+    }
+}
+
+fn store_problem(error: &StoreError) -> Problem {
+    match error {
+        StoreError::DiskFull => Problem::new(ErrorCode::DiskFull, "the disk of CASTRA_HOME is full")
+            .hint("make room; sessions go on by themselves"),
+        StoreError::KeyMissing { .. } | StoreError::KeyWrong { .. } => {
+            Problem::new(ErrorCode::Internal, error.to_string())
+                .hint("put back the `key` file that belongs to this castra.db")
+        }
+        _ => Problem::new(ErrorCode::Internal, error.to_string()),
+    }
+}
+
+fn host_problem(error: &HostError) -> Problem {
+    let text = error.to_string();
+    match error {
+        HostError::Relay(RelayError::Start { start }) => {
+            Problem::new(ErrorCode::CliStartFailed, start.to_string())
+        }
+        HostError::Relay(RelayError::Outside { .. } | RelayError::BadPath { .. }) => {
+            Problem::new(ErrorCode::InvalidRequest, text)
+                .hint("name a path inside the session's work/, without `..` and without links")
+        }
+        HostError::Relay(relay) => match relay.errno() {
+            Some(2) => Problem::new(ErrorCode::NotFound, text),
+            Some(28) => Problem::new(ErrorCode::DiskFull, text),
+            _ => Problem::new(ErrorCode::Internal, text),
+        },
+        HostError::Unreachable(_) => Problem::new(ErrorCode::HostUnreachable, text),
+        HostError::Conn(_) => Problem::new(ErrorCode::Internal, text),
     }
 }

@@ -3,7 +3,6 @@
 //! A head is a number and carries nothing. The ring is a cache of rows, never a queue: whoever misses
 //! it reads the store, so that a slow reader slows only itself.
 
-use super::view::View;
 use crate::frame::{EventFrame, encode};
 use castra_claude::open::{BlockKind, OpenMessage};
 use castra_proto::SessionId;
@@ -34,7 +33,6 @@ pub(crate) struct Hub {
     // Std mutexes: held for a few instructions, never across an await.
     tail: Mutex<Tail>,
     open: Mutex<Open>,
-    view: Mutex<Option<Arc<View>>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +55,6 @@ impl Hub {
             poke: Notify::new(),
             tail: Mutex::default(),
             open: Mutex::default(),
-            view: Mutex::default(),
         }
     }
 
@@ -76,14 +73,6 @@ impl Hub {
             fits
         });
         Some(take.cloned().collect())
-    }
-
-    pub(crate) fn view(&self) -> Option<Arc<View>> {
-        lock(&self.view).clone()
-    }
-
-    pub(crate) fn set_view(&self, view: Option<Arc<View>>) {
-        *lock(&self.view) = view;
     }
 
     /// Replaces what subscribers see of the open message; appends only what is new of its text.

@@ -1,9 +1,12 @@
 //! A session's life: states, derived state, the actor that owns its newest run.
 
 pub(crate) mod actor;
+pub(crate) mod commands;
 pub(crate) mod deliver;
+pub(crate) mod finish;
 pub(crate) mod hub;
 pub(crate) mod launch;
-pub(crate) mod pace;
+pub(crate) mod records;
 pub(crate) mod state;
+pub(crate) mod stop;
 pub(crate) mod view;

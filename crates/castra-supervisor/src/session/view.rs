@@ -56,6 +56,22 @@ pub(crate) struct View {
     /// How the run is to end, once somebody or a limit has asked for it.
     pub stop: Option<ExitCause>,
     pub nudged: u32,
+    /// The last run was cut off in a turn in which no tool was in flight: the next one goes on by itself.
+    pub carry_on: bool,
+    /// Results there were when the newest run began.
+    pub resumed_at: u32,
+    /// Where the conversation of the first run comes from.
+    pub origin: Option<Origin>,
+}
+
+/// A conversation that the session did not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Origin {
+    /// Forked from another session's: its id there, and the transcript's folder on the host.
+    Fork { parent: castra_proto::SessionId, from: Uuid, project_dir: String },
+    /// A conversation that castra did not start: the folder that holds its transcript.
+    Adopted { project_dir: String },
 }
 
 /// The turn that runs, or the last one.
@@ -97,9 +113,11 @@ pub(crate) enum Effect {
     Ready(Value),
     /// claude refused `initialize`.
     InitFailed(String),
-    Delivered(MessageId),
-    Answered(MessageId, Box<TurnResult>),
-    Interrupted(MessageId, Option<Box<TurnResult>>),
+    /// `event`: index of its `input_delivered` in this fold.
+    Delivered { message: MessageId, turn: u32, event: usize },
+    /// `event`: index of the `result` in this fold, unless it was in an earlier one.
+    Answered { message: MessageId, result: Box<TurnResult>, event: Option<usize> },
+    Interrupted { message: MessageId, result: Option<Box<TurnResult>>, event: Option<usize> },
     /// A control request of castra's has its answer.
     Control { request_id: String, result: Result<Value, String> },
     /// A permission request is gone without an answer.
@@ -257,10 +275,10 @@ impl View {
                     self.tools_open.insert(tool.id);
                 }
             }
-            Fact::UserReplay { uuid: Some(uuid) } => self.delivered(MessageId(uuid), added),
+            Fact::UserReplay { uuid: Some(uuid) } => self.delivered(MessageId(uuid), at, added),
             Fact::Lifecycle { uuid: Some(uuid), state } => match state {
-                Lifecycle::Started => self.delivered(MessageId(uuid), added),
-                Lifecycle::Completed if !self.busy() => self.orphaned(MessageId(uuid), added),
+                Lifecycle::Started => self.delivered(MessageId(uuid), at, added),
+                Lifecycle::Completed if !self.busy() => self.orphaned(MessageId(uuid), at, added),
                 _ => {}
             },
             Fact::User(user) => {
@@ -336,22 +354,45 @@ impl View {
         true
     }
 
-    fn delivered(&mut self, message: MessageId, added: &mut Added) {
+    fn delivered(&mut self, message: MessageId, at: Timestamp, added: &mut Added) {
         if self.in_flight.as_ref().is_some_and(|in_flight| in_flight.message == message) {
             self.in_flight = None;
             self.turn.messages.push(message);
-            added.effects.push(Effect::Delivered(message));
+            self.say_delivered(message, at, added);
         }
+    }
+
+    fn say_delivered(&mut self, message: MessageId, at: Timestamp, added: &mut Added) {
+        let event = added.events.len();
+        added.events.push(self.event(at, OwnKind::InputDelivered, &json!({"message_id": message})));
+        added.effects.push(Effect::Delivered { message, turn: self.turn.n, event });
     }
 
     /// claude calls a message completed and no turn ran for it: it was in the conversation already,
     /// and nobody will answer it (facts/shim.md §6).
-    fn orphaned(&mut self, message: MessageId, added: &mut Added) {
-        self.delivered(message, added);
+    fn orphaned(&mut self, message: MessageId, at: Timestamp, added: &mut Added) {
+        self.delivered(message, at, added);
         if self.turn.messages.contains(&message) && self.turn.result.is_none() {
             self.turn.messages.retain(|other| *other != message);
-            added.effects.push(Effect::Interrupted(message, None));
+            self.interrupted(message, None, None, at, added);
         }
+    }
+
+    /// Says that a delivered message will not be answered.
+    pub(crate) fn interrupted(
+        &self,
+        message: MessageId,
+        result: Option<Box<TurnResult>>,
+        event: Option<usize>,
+        at: Timestamp,
+        added: &mut Added,
+    ) {
+        added.events.push(self.event(
+            at,
+            OwnKind::InputDelivered,
+            &json!({"message_id": message, "outcome": "interrupted"}),
+        ));
+        added.effects.push(Effect::Interrupted { message, result, event });
     }
 
     fn result(&mut self, fact: ResultFact, at: Timestamp, added: &mut Added) {
@@ -364,13 +405,14 @@ impl View {
         if let Some(limit) = limit_of(&fact.subtype) {
             added.events.push(self.event(at, OwnKind::Limit, &json!({"limit": limit, "detail": fact.errors})));
         }
+        let event = added.events.iter().rposition(|event| event.kind.as_str() == "result");
         let result = Box::new(turn_result(fact));
         for message in std::mem::take(&mut self.turn.messages) {
-            added.effects.push(if cut_off {
-                Effect::Interrupted(message, Some(result.clone()))
+            if cut_off {
+                self.interrupted(message, Some(result.clone()), event, at, added);
             } else {
-                Effect::Answered(message, result.clone())
-            });
+                added.effects.push(Effect::Answered { message, result: result.clone(), event });
+            }
         }
         self.turn.result = Some(*result);
     }
@@ -380,11 +422,14 @@ impl View {
     fn turn_over(&mut self, at: Timestamp, added: &mut Added) {
         self.turn.ended_at.get_or_insert(at);
         let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.turn_began) else { return };
-        added.effects.push(Effect::Delivered(in_flight.message));
-        added.effects.push(match &self.turn.result {
-            Some(result) => Effect::Answered(in_flight.message, Box::new(result.clone())),
-            None => Effect::Interrupted(in_flight.message, None),
-        });
+        let message = in_flight.message;
+        self.say_delivered(message, at, added);
+        match self.turn.result.clone() {
+            Some(result) => {
+                added.effects.push(Effect::Answered { message, result: Box::new(result), event: None });
+            }
+            None => self.interrupted(message, None, None, at, added),
+        }
     }
 
     pub(crate) fn sandbox(&self) -> Sandbox {

@@ -1,0 +1,143 @@
+//! What all sessions share: store, hubs, host, admission; and who drives which session.
+
+use crate::config::Config;
+use crate::host::Host;
+use crate::provision::Provision;
+use crate::sandbox::SandboxProbe;
+use crate::session::actor;
+use crate::session::hub::{Hub, Hubs};
+use crate::{Error, Result};
+use castra_proto::shim::relay::Probe;
+use castra_proto::{SessionId, SessionSpec, Timestamp};
+use castra_store::Store;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{OnceCell, Semaphore, watch};
+
+/// The inside of a supervisor.
+pub(crate) struct Engine {
+    pub config: Config,
+    pub store: Store,
+    pub hubs: Arc<Hubs>,
+    pub host: Arc<dyn Host>,
+    pub probe: Probe,
+    pub provision: Provision,
+    sandbox: OnceCell<SandboxProbe>,
+    /// This server, in owner columns.
+    pub owner: String,
+    /// Taken from the store when this supervisor opened; fences every earlier one.
+    pub epoch: u64,
+    /// As many starts at once as there are cores.
+    pub admission: Semaphore,
+    /// Sessions that have an actor; `true`: look again before it ends.
+    actors: Mutex<HashMap<SessionId, bool>>,
+    pub closing: watch::Sender<bool>,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        config: Config,
+        store: Store,
+        hubs: Arc<Hubs>,
+        host: Arc<dyn Host>,
+        probe: Probe,
+        epoch: u64,
+    ) -> Self {
+        let starts = config.starts.unwrap_or(probe.cores as usize).max(1);
+        Self {
+            provision: Provision::new(config.claude.clone()),
+            owner: probe.machine_id.clone(),
+            admission: Semaphore::new(starts),
+            sandbox: OnceCell::new(),
+            actors: Mutex::default(),
+            closing: watch::Sender::new(false),
+            config,
+            store,
+            hubs,
+            host,
+            probe,
+            epoch,
+        }
+    }
+
+    pub(crate) async fn sandbox(&self) -> &SandboxProbe {
+        self.sandbox.get_or_init(|| crate::sandbox::probe(self.host.as_ref(), &self.probe)).await
+    }
+
+    /// The session's hub, with a head that is not behind the store.
+    pub(crate) async fn hub(&self, id: SessionId) -> Result<Arc<Hub>> {
+        let hub = self.hubs.get(id);
+        // Read after the hub is registered: what is committed from now on moves the head by itself.
+        let head = self.store.head(id).await?.ok_or_else(|| Error::session_not_found(&id.to_string()))?;
+        hub.head.send_if_modified(|now| {
+            let behind = now.seq < head;
+            now.seq = now.seq.max(head);
+            behind
+        });
+        Ok(hub)
+    }
+
+    /// Makes sure that somebody drives this session's newest run, and that they look at the store.
+    pub(crate) fn drive(self: &Arc<Self>, id: SessionId) {
+        {
+            let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(again) = actors.get_mut(&id) {
+                *again = true;
+                drop(actors);
+                self.hubs.get(id).poke.notify_one();
+                return;
+            }
+            actors.insert(id, false);
+        }
+        let engine = self.clone();
+        tokio::spawn(async move {
+            loop {
+                actor::drive(&engine, id).await;
+                if engine.is_done(id) {
+                    break;
+                }
+            }
+        });
+    }
+
+    pub(crate) fn has_actor(&self, id: SessionId) -> bool {
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+
+    pub(crate) fn actors(&self) -> usize {
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// An actor is about to end. False: a row came meanwhile, it must look once more. Under the lock,
+    /// so that no poke falls between its last look and its end.
+    fn is_done(&self, id: SessionId) -> bool {
+        let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
+        if *self.closing.borrow() {
+            actors.remove(&id);
+            return true;
+        }
+        match actors.get_mut(&id) {
+            Some(again) if *again => {
+                *again = false;
+                false
+            }
+            _ => {
+                actors.remove(&id);
+                true
+            }
+        }
+    }
+
+    /// The session's spec with its secret values.
+    pub(crate) async fn spec(&self, id: SessionId, redacted: &str) -> Result<SessionSpec> {
+        let secrets = self.store.secrets(id).await?;
+        crate::redact::restore(redacted, secrets)
+    }
+}
+
+/// The wall clock; what is ordered by it is for people only.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}

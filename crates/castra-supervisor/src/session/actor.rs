@@ -1,0 +1,347 @@
+//! The actor of one session: it alone writes to its newest run, and commits what that run says.
+//!
+//! It follows the shim's log, decodes, folds, commits, and only then acts. Whatever it knows is in the
+//! store or in the log, so that it can be killed at any point and begun again.
+
+use super::commands::Commands;
+use super::finish::Ending;
+use super::hub::Hub;
+use super::stop::Deadlines;
+use super::view::{Added, Given, View};
+use crate::engine::{Engine, now};
+use crate::failpoint::failpoint;
+use crate::host::{ConnError, HostError, Join, RunDir, ShimMsg, ShimReader, ShimWriter};
+use crate::{Error, Result};
+use castra_claude::decode::Decoder;
+use castra_claude::launch::initialize_id;
+use castra_proto::shim::relay::RelayError;
+use castra_proto::{RunId, RunState, SessionId, SessionSpec, Timestamp};
+use castra_store::{Change, Commit, RunUpdate, SessionUpdate};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+/// Bytes of records that are decoded before what they say is committed.
+const BATCH_BYTES: usize = 2 << 20;
+/// How long a change that nobody waits for may stay uncommitted.
+const LAZY: Duration = Duration::from_millis(50);
+/// Acknowledge, at the latest, after this many bytes without an event (a flood of deltas).
+const QUIET_BYTES: usize = 8 << 20;
+
+/// Drives the newest run of a session to its end, or to the supervisor's.
+pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId) {
+    let mut closing = engine.closing.subscribe();
+    let driven = async {
+        match Actor::load(engine, id).await {
+            Ok(Some(mut actor)) => actor.live().await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        }
+    };
+    tokio::select! {
+        done = driven => if let Err(error) = done {
+            warn!(session = %id, %error, "the session's actor ended");
+        },
+        // Dropped wherever it stands: the next one begins from the store.
+        _ = closing.wait_for(|closing| *closing) => debug!(session = %id, "let go"),
+    }
+}
+
+pub(crate) struct Actor<'a> {
+    pub engine: &'a Arc<Engine>,
+    pub hub: Arc<Hub>,
+    pub id: SessionId,
+    pub spec: SessionSpec,
+    pub view: View,
+    pub run: Run,
+    pub given: Given,
+    pub decoder: Decoder,
+    /// Folded and not yet committed.
+    pub added: Added,
+    pub changes: Vec<Change>,
+    pub commands: Commands,
+    pub deadlines: Deadlines,
+    pub writer: Option<ShimWriter>,
+    /// Held from the start until claude is ready, so that starts go a few at a time.
+    pub permit: Option<SemaphorePermit<'a>>,
+    /// When the uncommitted must be committed.
+    lazy: Option<Instant>,
+    quiet_bytes: usize,
+    /// Set: the run is over, and this is how.
+    pub ending: Option<Ending>,
+}
+
+/// The run that is driven.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub n: u32,
+    pub id: RunId,
+    pub dir: RunDir,
+    pub state: RunState,
+    /// The record up to which all is committed.
+    pub cursor: u64,
+    pub hold: Option<u64>,
+    /// The last record that was decoded.
+    pub decoded: u64,
+    pub meta: serde_json::Value,
+}
+
+impl<'a> Actor<'a> {
+    async fn load(engine: &'a Arc<Engine>, id: SessionId) -> Result<Option<Actor<'a>>> {
+        let Some(row) = engine.store.session(id).await? else { return Ok(None) };
+        let Some(run) = engine.store.run(id, row.newest_run).await? else { return Ok(None) };
+        if run.state.is_final() {
+            return Ok(None);
+        }
+        let view: View = serde_json::from_str(&row.view).map_err(|error| {
+            Error::new(castra_proto::ErrorCode::Internal, format!("a stored view cannot be read: {error}"))
+        })?;
+        let spec = engine.spec(id, &row.spec).await?;
+        Ok(Some(Actor {
+            hub: engine.hub(id).await?,
+            id,
+            given: Given {
+                init_id: initialize_id(run.id),
+                permission_timeout_s: spec.permission_timeout_s,
+            },
+            deadlines: Deadlines::new(&spec, &view),
+            spec,
+            view,
+            run: Run {
+                n: run.n,
+                id: run.id,
+                dir: RunDir(run.dir),
+                state: run.state,
+                cursor: run.cursor,
+                hold: run.hold,
+                decoded: run.cursor,
+                meta: run.meta,
+            },
+            decoder: Decoder::new(),
+            added: Added::default(),
+            changes: Vec::new(),
+            commands: Commands::default(),
+            writer: None,
+            permit: None,
+            lazy: None,
+            quiet_bytes: 0,
+            ending: None,
+            engine,
+        }))
+    }
+
+    /// From wherever the run stands to its end.
+    async fn live(&mut self) -> Result<()> {
+        self.load_commands().await?;
+        let mut reader = match self.come_up().await? {
+            Some(reader) => reader,
+            None => return Ok(()),
+        };
+        loop {
+            match self.follow(&mut reader).await {
+                Ok(()) => return Ok(()),
+                Err(Error::Host(HostError::Conn(ConnError::Refused(reason)))) => {
+                    // Somebody with a higher epoch drives this run now.
+                    warn!(session = %self.id, ?reason, "the shim does not listen to this supervisor");
+                    return Ok(());
+                }
+                Err(Error::Host(error)) => {
+                    debug!(session = %self.id, %error, "the shim's connection is gone");
+                    match self.rejoin().await? {
+                        Some(again) => reader = again,
+                        None => return Ok(()),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Starts the run if it was not, and joins it. None: it is over already.
+    async fn come_up(&mut self) -> Result<Option<ShimReader>> {
+        if matches!(self.run.state, RunState::Queued | RunState::Starting) {
+            let state = self.engine.host.tree_state(&self.run.dir).await?;
+            if state.meta.is_none() && !state.locked {
+                return self.start().await;
+            }
+        }
+        self.rejoin().await
+    }
+
+    /// Joins a run whose shim should be there. None: it is over, and that is on disk.
+    pub(crate) async fn rejoin(&mut self) -> Result<Option<ShimReader>> {
+        loop {
+            let join = Join { run: self.run.id.0, epoch: self.engine.epoch, last: self.run.cursor };
+            match self.engine.host.connect(&self.run.dir, join).await {
+                Ok(conn) => {
+                    let (reader, mut writer) = conn.split();
+                    // What is uncommitted is decoded again: the log is the journal in front of the store.
+                    self.begin_again().await?;
+                    let from = self.run.hold.unwrap_or(self.run.cursor + 1).min(self.run.cursor + 1);
+                    writer.follow(from).await?;
+                    self.writer = Some(writer);
+                    self.deadlines.joined(self.view.ready);
+                    return Ok(Some(reader));
+                }
+                Err(HostError::Relay(RelayError::NoShim { .. }) | HostError::Conn(ConnError::Closed)) => {
+                    if self.vanished().await? {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Forgets what was folded and not committed.
+    async fn begin_again(&mut self) -> Result<()> {
+        if self.added.events.is_empty() && self.changes.is_empty() && self.run.decoded == self.run.cursor {
+            self.decoder = Decoder::new();
+            return Ok(());
+        }
+        if let Some(row) = self.engine.store.session(self.id).await? {
+            self.view = serde_json::from_str(&row.view).unwrap_or_else(|_| self.view.clone());
+        }
+        self.decoder = Decoder::new();
+        self.added = Added::default();
+        self.changes.clear();
+        self.run.decoded = self.run.cursor;
+        self.load_commands().await
+    }
+
+    async fn follow(&mut self, reader: &mut ShimReader) -> Result<()> {
+        self.kick().await?;
+        loop {
+            let deadline = self.next_deadline();
+            let hub = self.hub.clone();
+            tokio::select! {
+                biased;
+                message = reader.next() => self.take(message?, reader).await?,
+                () = hub.poke.notified() => {
+                    self.load_commands().await?;
+                    self.pump().await?;
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    if self.lazy.is_some_and(|at| at <= Instant::now()) {
+                        self.commit().await?;
+                    }
+                    self.on_deadline().await?;
+                }
+            }
+            if self.ending.is_some() {
+                return self.finish().await;
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        [self.lazy, self.deadlines.next(&self.view)].into_iter().flatten().min()
+    }
+
+    /// Takes one message of the shim's and all that is there behind it, then commits once.
+    async fn take(&mut self, message: ShimMsg, reader: &mut ShimReader) -> Result<()> {
+        let mut bytes = self.take_one(message);
+        while bytes < BATCH_BYTES && self.ending.is_none() {
+            // Only what has arrived: the commit waits for nobody.
+            match reader.try_next()? {
+                Some(message) => bytes += self.take_one(message),
+                None => break,
+            }
+        }
+        self.quiet_bytes += bytes;
+        if self.ending.is_some() {
+            return Ok(());
+        }
+        failpoint!("decoded");
+        if self.added.events.is_empty() {
+            if self.quiet_bytes >= QUIET_BYTES {
+                self.commit().await?;
+            } else if self.is_dirty() {
+                self.lazy.get_or_insert_with(|| Instant::now() + LAZY);
+            }
+            self.hub.show_open(self.decoder.open());
+        } else {
+            self.commit().await?;
+        }
+        self.act().await
+    }
+
+    fn take_one(&mut self, message: ShimMsg) -> usize {
+        match message {
+            ShimMsg::Records(records) => records.into_iter().map(|record| self.record(record)).sum(),
+            ShimMsg::Refused(refused) => {
+                self.refused(refused);
+                0
+            }
+            ShimMsg::Status(status) => {
+                self.degraded(status.degraded);
+                0
+            }
+            // The log's own `input` note is what counts, since it is there after a crash too.
+            ShimMsg::Written { .. } => 0,
+            ShimMsg::Unsupported { kind } => {
+                warn!(session = %self.id, kind, "an older shim does not know this command");
+                0
+            }
+        }
+    }
+
+    fn is_dirty(&self) -> bool {
+        !self.changes.is_empty() || self.added.changed
+    }
+
+    /// One transaction: events, derived state, cursor, and what follows for messages and commands.
+    pub(crate) async fn commit(&mut self) -> Result<()> {
+        failpoint!("commit.before");
+        self.settle_effects();
+        let at = now();
+        let mut commit = Commit::new(self.id, at).fenced_by(self.engine.epoch);
+        commit.events = std::mem::take(&mut self.added.events);
+        commit.changes = std::mem::take(&mut self.changes);
+        commit.changes.push(Change::Session(SessionUpdate {
+            view: Some(serde_json::to_string(&self.view).map_err(|error| {
+                Error::new(castra_proto::ErrorCode::Internal, format!("a view cannot be stored: {error}"))
+            })?),
+            cwd: self.view.cwd.clone(),
+            ..SessionUpdate::default()
+        }));
+        let hold = self.decoder.hold();
+        commit.changes.push(Change::Run(RunUpdate {
+            n: self.run.n,
+            state: Some(self.view.state),
+            cursor: Some(self.run.decoded),
+            hold: Some(hold),
+            ..RunUpdate::default()
+        }));
+        if std::mem::take(&mut self.added.changed) {
+            commit = commit.server_event("session_state", crate::shown::brief(&self.view));
+        }
+        self.engine.store.commit(commit).await?;
+        failpoint!("commit.after");
+        self.run.cursor = self.run.decoded;
+        self.run.hold = hold;
+        self.run.state = self.view.state;
+        self.lazy = None;
+        self.quiet_bytes = 0;
+        self.hub.show_open(self.decoder.open());
+        let acked = hold.map_or(self.run.cursor, |hold| hold.saturating_sub(1));
+        if let Some(writer) = &mut self.writer
+            && self.ending.is_none()
+        {
+            writer.ack(acked).await?;
+        }
+        failpoint!("acked");
+        Ok(())
+    }
+
+    /// Something must be committed soon, though nobody waits for it.
+    pub(crate) fn touch(&mut self) {
+        self.lazy.get_or_insert_with(|| Instant::now() + LAZY);
+    }
+
+    pub(crate) fn at(&self) -> Timestamp {
+        now()
+    }
+}

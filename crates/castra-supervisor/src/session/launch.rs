@@ -1,0 +1,304 @@
+//! From a session's spec to a running shim: workspace, CLI, files, sandbox, start.
+
+use super::actor::Actor;
+use super::finish::{Ending, is_missing};
+use super::state::Cause;
+use super::view::Origin;
+use crate::engine::{Engine, now};
+use crate::host::{Files, ShimReader};
+use crate::{Error, Result};
+use castra_claude::config::{FirstRun, claude_json};
+use castra_claude::launch::{Conversation, Demo, Launch, LaunchContext, launch};
+use castra_claude::transcript::project_key;
+use castra_proto::shim::StartSpec;
+use castra_proto::shim::relay::{At, Probe};
+use castra_proto::spec::Home;
+use castra_proto::{ErrorCode, RunId, SessionId, SessionSpec};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Where a session's things are on its host. All absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// `$CASTRA_HOME/sessions/<id>`.
+    pub session_dir: String,
+    pub work: String,
+    /// HOME for claude.
+    pub home: String,
+    pub config_dir: String,
+    /// For files that castra makes for claude.
+    pub files_dir: String,
+    /// The transcripts' folder.
+    pub project_dir: String,
+}
+
+impl Place {
+    pub(crate) fn new(probe: &Probe, id: SessionId, spec: &SessionSpec) -> Self {
+        let session_dir = format!("{}/sessions/{id}", probe.home);
+        let work = spec.workdir.clone().unwrap_or_else(|| format!("{session_dir}/work"));
+        let home = match spec.home {
+            Home::Isolated => format!("{session_dir}/home"),
+            Home::User => probe.user_home.clone(),
+        };
+        let config_dir = format!("{home}/.claude");
+        Self {
+            project_dir: format!("{config_dir}/projects/{}", project_key(&work)),
+            files_dir: format!("{session_dir}/home/.castra"),
+            config_dir,
+            work,
+            home,
+            session_dir,
+        }
+    }
+}
+
+/// What the caller's context adds to a spec, for `check` and for the start.
+pub(crate) struct Around {
+    pub claude: String,
+    pub conversation: Conversation,
+    pub run_id: RunId,
+    pub demo: Option<Demo>,
+    pub file_texts: BTreeMap<String, String>,
+}
+
+pub(crate) fn context(engine: &Engine, place: &Place, around: Around) -> LaunchContext {
+    LaunchContext {
+        claude: around.claude,
+        home: place.home.clone(),
+        config_dir: place.config_dir.clone(),
+        workdir: place.work.clone(),
+        files_dir: place.files_dir.clone(),
+        inherited: engine.config.inherited.clone(),
+        run_id: around.run_id,
+        conversation: around.conversation,
+        is_root: engine.probe.uid == 0,
+        allow_root_bypass: engine.config.claude.allow_root_bypass,
+        demo: around.demo,
+        file_texts: around.file_texts,
+    }
+}
+
+/// The texts of the `*_file` fields, read on the host.
+pub(crate) async fn file_texts(engine: &Engine, spec: &SessionSpec) -> Result<BTreeMap<String, String>> {
+    let mut texts = BTreeMap::new();
+    for file in [&spec.system_prompt_file, &spec.append_system_prompt_file].into_iter().flatten() {
+        let at = At::dir("/", file.trim_start_matches('/'));
+        let bytes = crate::host::get(engine.host.files(), at).await.map_err(|error| {
+            Error::with_hint(
+                ErrorCode::InvalidRequest,
+                format!("{file}: {error}"),
+                "name an existing file by its absolute path, without links",
+            )
+        })?;
+        let text = String::from_utf8(bytes.to_vec())
+            .map_err(|_| Error::new(ErrorCode::InvalidRequest, format!("{file} is not UTF-8")))?;
+        texts.insert(file.clone(), text);
+    }
+    Ok(texts)
+}
+
+/// The scripted model of `demo` sessions.
+pub(crate) async fn demo(engine: &Engine, spec: &SessionSpec) -> Result<Option<Demo>> {
+    if !spec.demo {
+        return Ok(None);
+    }
+    let Some(demo) = &engine.config.demo else {
+        return Err(Error::new(ErrorCode::InvalidRequest, "this supervisor has no scripted model for `demo`"));
+    };
+    let endpoint = demo.endpoint().await?;
+    Ok(Some(Demo { base_url: endpoint.base_url, api_key: endpoint.api_key }))
+}
+
+impl Actor<'_> {
+    pub(crate) fn place(&self) -> Place {
+        Place::new(&self.engine.probe, self.id, &self.spec)
+    }
+
+    /// Waits for its turn, prepares, starts and joins. None: it is over before it began.
+    pub(crate) async fn start(&mut self) -> Result<Option<ShimReader>> {
+        let engine = self.engine;
+        let admitted = loop {
+            if self.commands.open.iter().any(|command| command.kind == super::commands::STOP) {
+                break None;
+            }
+            let hub = self.hub.clone();
+            tokio::select! {
+                permit = engine.admission.acquire() => break permit.ok(),
+                () = hub.poke.notified() => self.load_commands().await?,
+            }
+        };
+        let Some(permit) = admitted else {
+            self.ending = Some(Ending::never_started());
+            self.finish().await?;
+            return Ok(None);
+        };
+        self.permit = Some(permit);
+        self.view.shift(Cause::Admitted, now(), &mut self.added);
+        self.commit().await?;
+        crate::failpoint::failpoint!("start.before");
+        let started = match self.prepare().await {
+            Ok(spec) => engine.host.start(&self.run.dir, &spec).await.map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        crate::failpoint::failpoint!("start.after");
+        if let Err(error) = started {
+            self.ending = Some(Ending::refused(error.problem()));
+            self.finish().await?;
+            return Ok(None);
+        }
+        self.rejoin().await
+    }
+
+    /// Makes everything that claude needs. Done again after a crash, it makes the same again.
+    async fn prepare(&mut self) -> Result<StartSpec> {
+        let engine = self.engine;
+        let files = engine.host.files();
+        let place = self.place();
+        let cli = engine.provision.resolve(engine.host.as_ref(), None).await?;
+        for dir in ["work", "home", "home/.local/bin", "home/.claude", "home/.castra"] {
+            files.mkdir(At::dir(&place.session_dir, dir), 0o700).await?;
+        }
+        files.symlink(At::dir(&place.session_dir, "home/.local/bin/claude"), cli.path.clone()).await?;
+        if self.spec.home == Home::Isolated {
+            first_run(files, &place).await?;
+        }
+        let conversation = self.conversation(files, &place).await?;
+        let launched = launch(
+            &self.spec,
+            &context(
+                engine,
+                &place,
+                Around {
+                    claude: cli.path.clone(),
+                    conversation,
+                    run_id: self.run.id,
+                    demo: demo(engine, &self.spec).await?,
+                    file_texts: file_texts(engine, &self.spec).await?,
+                },
+            ),
+        )?;
+        self.put_files(files, &place, &launched).await?;
+        let probe = engine.sandbox().await;
+        let decision = crate::sandbox::decide(self.spec.sandbox, probe)?;
+        let argv = if decision.wrap {
+            crate::sandbox::wrap(&launched.argv, &self.sandbox_paths(&place, &cli.path, &launched))
+        } else {
+            launched.argv
+        };
+        self.view.sandbox = Some(decision.shown);
+        self.view.claude_version = Some(cli.version);
+        self.view.cwd = Some(place.work.clone());
+        Ok(StartSpec {
+            run_id: self.run.id.0,
+            session_id: self.id.to_string(),
+            run: u64::from(self.run.n),
+            epoch: engine.epoch,
+            argv,
+            env: launched.env,
+            cwd: place.work,
+            wrapped: decision.wrap,
+            memory_bytes: self.spec.limits.memory_mb.map(|mb| mb << 20),
+            segment_bytes: None,
+            pty: None,
+            files: Vec::new(),
+        })
+    }
+
+    async fn put_files(&self, files: &dyn Files, place: &Place, launched: &Launch) -> Result<()> {
+        for file in &launched.files {
+            let at = match file.path.strip_prefix(&format!("{}/", place.session_dir)) {
+                Some(path) => At::dir(&place.session_dir, path),
+                None => At::dir("/", file.path.trim_start_matches('/')),
+            };
+            crate::host::put(files, at, file.mode, false, file.bytes.clone().into()).await?;
+        }
+        let at = At::home(format!("{}.init", self.run.dir.0));
+        crate::host::put(files, at, 0o600, false, launched.initialize.clone().into()).await?;
+        Ok(())
+    }
+
+    /// The `initialize` line of this run, as it was prepared.
+    pub(crate) async fn initialize_line(&self) -> Result<Vec<u8>> {
+        let at = At::home(format!("{}.init", self.run.dir.0));
+        Ok(crate::host::get(self.engine.host.files(), at).await?.to_vec())
+    }
+
+    /// Whether the conversation begins, goes on, or branches off.
+    async fn conversation(&mut self, files: &dyn Files, place: &Place) -> Result<Conversation> {
+        let own = *self.view.claude_session_id.get_or_insert_with(Uuid::new_v4);
+        let has = |id: Uuid| files.stat(At::dir(&place.project_dir, format!("{id}.jsonl")));
+        let there = |found: Result<Option<_>, _>| match found {
+            Ok(entry) => Ok(entry.is_some()),
+            // Not even the folder.
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(Error::from(error)),
+        };
+        if there(has(own).await)? {
+            return Ok(Conversation::Resume(own));
+        }
+        match self.view.origin.clone() {
+            Some(Origin::Fork { from, project_dir, .. }) => {
+                bring_transcript(files, &project_dir, place, from).await?;
+                Ok(Conversation::ResumeFork { from, to: own })
+            }
+            Some(Origin::Adopted { project_dir }) => {
+                bring_transcript(files, &project_dir, place, own).await?;
+                Ok(Conversation::Resume(own))
+            }
+            None => Ok(Conversation::New(own)),
+        }
+    }
+
+    fn sandbox_paths(&self, place: &Place, claude: &str, launched: &Launch) -> crate::sandbox::Paths {
+        crate::sandbox::Paths {
+            castra_home: self.engine.probe.home.clone(),
+            session_dir: place.session_dir.clone(),
+            work: place.work.clone(),
+            home: place.home.clone(),
+            claude_binary: claude.to_owned(),
+            user_home: self.engine.probe.user_home.clone(),
+            add_dirs: self.spec.add_dirs.clone(),
+            path: launched.env.get("PATH").cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// Keeps claude's first-run screens away, for whoever opens this home later.
+async fn first_run(files: &dyn Files, place: &Place) -> Result<()> {
+    let at = At::dir(&place.config_dir, ".claude.json");
+    let existing = match crate::host::get(files, at.clone()).await {
+        Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+        Err(error) if is_missing(&error) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if existing.is_some() {
+        return Ok(());
+    }
+    let trusted = [place.work.as_str()];
+    let json = claude_json(existing, &FirstRun { trusted: &trusted, ..FirstRun::default() });
+    crate::host::put(files, at, 0o600, false, json.to_string().into_bytes().into()).await?;
+    Ok(())
+}
+
+/// Copies a conversation's transcript, and what belongs to it, into this session's own home.
+async fn bring_transcript(files: &dyn Files, from: &str, place: &Place, id: Uuid) -> Result<()> {
+    if from == place.project_dir {
+        return Ok(());
+    }
+    let to = &place.project_dir;
+    files.mkdir(At::dir(&place.config_dir, format!("projects/{}", project_name(to))), 0o700).await?;
+    let transcript = crate::host::get(files, At::dir(from, format!("{id}.jsonl"))).await?;
+    crate::host::put(files, At::dir(to, format!("{id}.jsonl")), 0o600, false, transcript).await?;
+    // Subagents and tool results, where there are any.
+    let beside = At::dir(from, id.to_string());
+    if files.stat(beside.clone()).await?.is_some() {
+        let target = At::dir(to, id.to_string());
+        files.remove(target.clone()).await?;
+        files.copy_tree(beside, target).await?;
+    }
+    Ok(())
+}
+
+fn project_name(project_dir: &str) -> &str {
+    project_dir.rsplit('/').next().unwrap_or(project_dir)
+}

@@ -1,0 +1,185 @@
+//! Messages: accepted on disk, waited for, withdrawn.
+
+use super::start::hash;
+use super::{Caller, Supervisor};
+use crate::engine::now;
+use crate::session::commands::WITHDRAW;
+use crate::{Error, Result, shown};
+use castra_proto::api::{IfBusy, Message, MessageAccepted, MessageState, SendMessage, TurnResult};
+use castra_proto::{ErrorCode, MessageId, OwnKind, SessionId};
+use castra_store::{Change, Commit, Guard, Idempotency, MessageRow, NewMessage, SeqAt};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+/// The longest message; the shim's bound is 80 MiB with claude's envelope around it. Bytes.
+const MAX_MESSAGE: usize = 64 << 20;
+/// Text that an `input_accepted` event repeats; the whole is in the conversation. Bytes.
+const EVENT_TEXT: usize = 16 << 10;
+
+impl Supervisor {
+    /// The message is on disk when this returns, and will be delivered. With a key, a retry is the same
+    /// message.
+    ///
+    /// Errors: `session_ended`, `session_lost`, `session_busy` (with `if_busy: reject`), `overloaded`.
+    pub async fn send(
+        &self,
+        id: SessionId,
+        message: SendMessage,
+        key: Option<&str>,
+        caller: &Caller,
+    ) -> Result<MessageAccepted> {
+        check(&message)?;
+        let row = self.row(id).await?;
+        let view = shown::view(&row)?;
+        // A retry is answered as the first call was, whatever has become of the session since.
+        let known = match key {
+            Some(key) => self.engine.store.message(id, MessageId::of_key(id, key)).await?.is_some(),
+            None => false,
+        };
+        if row.state.is_final() && !known {
+            return Err(Error::over(row.state));
+        }
+        if message.if_busy == IfBusy::Reject && view.busy() && !known {
+            return Err(Error::with_hint(
+                ErrorCode::SessionBusy,
+                "a turn is running",
+                "wait for it, or send with if_busy `queue`, `steer` or `interrupt`",
+            ));
+        }
+        let message_id = key.map_or_else(|| MessageId(Uuid::new_v4()), |key| MessageId::of_key(id, key));
+        let body = super::start::json_text(&message)?;
+        let accepted = view.event(now(), OwnKind::InputAccepted, &said(message_id, &message, caller));
+        let mut commit = Commit::new(id, now())
+            .guard(Guard::UndeliveredBelow(u32::try_from(self.engine.config.max_queued).unwrap_or(u32::MAX)))
+            .change(Change::AddMessage(NewMessage {
+                id: message_id,
+                body,
+                if_busy: message.if_busy,
+                priority: message.priority,
+                accepted: SeqAt::Event(0),
+            }))
+            .event(accepted);
+        commit.idempotency = key.map(|key| Idempotency {
+            scope: format!("messages:{id}"),
+            key: key.into(),
+            request_hash: hash(&message),
+        });
+        crate::failpoint::failpoint!("accept.before");
+        let committed = self.engine.store.commit(commit).await?;
+        crate::failpoint::failpoint!("accept.after");
+        self.engine.drive(id);
+        Ok(MessageAccepted { message_id, seq: committed.first_seq })
+    }
+
+    pub async fn message(&self, id: SessionId, message: MessageId) -> Result<Message> {
+        match self.engine.store.message(id, message).await? {
+            Some(row) => Ok(shown_message(id, row)),
+            None => Err(Error::with_hint(
+                ErrorCode::NotFound,
+                format!("the session has no message {message}"),
+                "`message_id` is in the answer to the POST that sent it",
+            )),
+        }
+    }
+
+    /// Waits until the message is answered, interrupted or withdrawn, or `timeout` is over.
+    pub async fn wait(&self, id: SessionId, message: MessageId, timeout: Duration) -> Result<Message> {
+        let hub = self.engine.hub(id).await?;
+        let mut head = hub.head.subscribe();
+        let deadline = Instant::now() + timeout;
+        loop {
+            head.mark_unchanged();
+            let now = self.message(id, message).await?;
+            if matches!(now.state, MessageState::Answered | MessageState::Interrupted | MessageState::Withdrawn) {
+                return Ok(now);
+            }
+            if self.row(id).await?.state.is_final() {
+                return Ok(now);
+            }
+            match timeout_at(deadline, head.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Error::session_not_found(&id.to_string())),
+                Err(_) => return Ok(now),
+            }
+        }
+    }
+
+    /// Takes a message back that claude has not begun with.
+    pub async fn withdraw(&self, id: SessionId, message: MessageId, caller: &Caller) -> Result<Message> {
+        let found = self.message(id, message).await?;
+        let withdrawn = match found.state {
+            MessageState::Withdrawn => return Ok(found),
+            MessageState::Queued | MessageState::Written => self.withdraw_waiting(id, message, caller).await?,
+            _ => false,
+        };
+        if withdrawn {
+            return self.message(id, message).await;
+        }
+        Err(Error::with_hint(
+            ErrorCode::Conflict,
+            "the message was delivered already",
+            "`castra interrupt ID` ends its turn",
+        ))
+    }
+
+    async fn withdraw_waiting(&self, id: SessionId, message: MessageId, caller: &Caller) -> Result<bool> {
+        if self.row(id).await?.state.is_final() {
+            // Nobody will write it: the row is all there is.
+            let view = shown::view(&self.row(id).await?)?;
+            let event = view.event(now(), OwnKind::Queued, &json!({"withdrawn": message, "by": caller.by}));
+            let mut update = castra_store::MessageUpdate::new(message);
+            update.from = vec![MessageState::Queued];
+            update.state = Some(MessageState::Withdrawn);
+            let commit = Commit::new(id, now()).change(Change::Message(update)).event(event);
+            self.engine.store.commit(commit).await?;
+            return Ok(true);
+        }
+        let subject = Some(message.to_string());
+        self.command(id, WITHDRAW, subject, json!({}), caller, true).await?;
+        Ok(self.message(id, message).await?.state == MessageState::Withdrawn)
+    }
+}
+
+fn check(message: &SendMessage) -> Result<()> {
+    let refuse = |detail: &str, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
+    let bytes = match (&message.text, &message.content) {
+        (Some(text), None) if text.trim().is_empty() => return refuse("the message is empty", "say something"),
+        (Some(text), None) => text.len(),
+        (None, Some(blocks)) if blocks.is_empty() => return refuse("the message is empty", "say something"),
+        (None, Some(blocks)) => blocks.iter().map(|block| block.to_string().len()).sum(),
+        _ => return refuse("a message has either `text` or `content`", "give one of the two"),
+    };
+    if bytes + message.context.as_ref().map_or(0, String::len) > MAX_MESSAGE {
+        return Err(Error::with_hint(
+            ErrorCode::TooLarge,
+            format!("the message is larger than {} MiB", MAX_MESSAGE >> 20),
+            "put it into a file of the workspace and name the file",
+        ));
+    }
+    Ok(())
+}
+
+fn said(id: MessageId, message: &SendMessage, caller: &Caller) -> serde_json::Value {
+    let mut said = json!({"message_id": id, "if_busy": message.if_busy, "by": caller.by});
+    if let Some(text) = &message.text {
+        let end = text.floor_char_boundary(EVENT_TEXT);
+        said["text"] = text[..end].into();
+        if end < text.len() {
+            said["bytes"] = text.len().into();
+        }
+    }
+    if let Some(blocks) = &message.content {
+        said["content_blocks"] = blocks.len().into();
+    }
+    said
+}
+
+fn shown_message(session_id: SessionId, row: MessageRow) -> Message {
+    let result = row.result.and_then(|result| serde_json::from_value::<TurnResult>(result).ok()).map(|mut result| {
+        result.seq = row.result_seq.unwrap_or(result.seq);
+        result
+    });
+    Message { message_id: row.id, session_id, state: row.state, seq: row.seq, result }
+}

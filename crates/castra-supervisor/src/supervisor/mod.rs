@@ -1,0 +1,257 @@
+//! The supervisor: every call that a surface may make.
+
+mod admin;
+mod control;
+mod files;
+pub(crate) mod lifecycle;
+mod logs;
+mod messages;
+pub(crate) mod permissions;
+mod start;
+mod tokens;
+mod transcripts;
+
+use crate::engine::{Engine, now};
+use crate::host::{Host, LocalHost};
+use crate::session::hub::Hubs;
+use crate::{Config, Error, Result, ServerSubscription, Subscription, shown};
+use castra_proto::api::{Page, Scope, ServerEvent, SessionPatch};
+use castra_proto::{ErrorCode, Event, Session, SessionId};
+use castra_store::{Cursor, Found, Observer, Options, SessionFilter, SessionRow, Store};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use serde_json::value::RawValue;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// A page of events ends before it is this large, in bytes.
+const PAGE_BYTES: usize = 4 << 20;
+const PAGE_EVENTS: usize = 10_000;
+const PAGE_SESSIONS: usize = 100;
+
+/// Who asks: recorded with every decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// e.g. `cli`, `token:<id>`.
+    pub by: String,
+    pub scope: Scope,
+}
+
+impl Caller {
+    /// The program that embeds the supervisor.
+    pub fn embedded() -> Self {
+        Self { by: "embedded".into(), scope: Scope::Admin }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Ended ones too.
+    pub all: bool,
+    pub label: Option<(String, String)>,
+    pub cursor: Option<String>,
+    pub limit: Option<usize>,
+    pub only: Option<SessionId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    In,
+    Out,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    StreamJson,
+    Transcript,
+    Json,
+    Markdown,
+}
+
+/// A cheap handle; clones share one supervisor.
+#[derive(Clone)]
+pub struct Supervisor {
+    pub(crate) engine: Arc<Engine>,
+    /// Held for as long as any handle lives: one daemon to a data folder.
+    _lock: Arc<OwnedFd>,
+}
+
+impl Supervisor {
+    /// Opens the store, takes the data folder's lock, and recovers every session that was alive.
+    ///
+    /// Errors: `conflict` when another supervisor has the folder; those of the store.
+    pub async fn open(config: Config) -> Result<Self> {
+        let lock = lock(&config.home)?;
+        let host: Arc<dyn Host> = Arc::new(LocalHost::new(&config.home)?);
+        let probe = host.probe().await?;
+        let hubs = Arc::new(Hubs::default());
+        let observer = hubs.clone();
+        let store = Store::open(
+            &config.home,
+            Options { on_commit: Some(Observer::new(move |batch| observer.committed(batch))) },
+        )
+        .await?;
+        // Every earlier owner of this host is fenced from here on.
+        let epoch = store.take_epoch("local", &probe.machine_id, now()).await?;
+        let (server_head, _) = store.server_head().await?;
+        hubs.server.send_replace(server_head);
+        let engine = Arc::new(Engine::new(config, store, hubs, host, probe, epoch));
+        let supervisor = Self { engine, _lock: Arc::new(lock) };
+        supervisor.recover().await?;
+        supervisor.keep_house();
+        Ok(supervisor)
+    }
+
+    /// Starting up is recovering: each run that was not over is joined, or found to be over.
+    async fn recover(&self) -> Result<()> {
+        for live in self.engine.store.live_sessions().await? {
+            self.engine.drive(live.session.id);
+        }
+        Ok(())
+    }
+
+    /// Ends the supervisor's own tasks. Sessions live on.
+    pub async fn close(&self) {
+        self.engine.closing.send_replace(true);
+        while self.engine.actors() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        self.engine.store.close().await;
+    }
+
+    /// Resolves an id, a unique prefix (4 characters or more) or a name.
+    pub async fn resolve(&self, reference: &str) -> Result<SessionId> {
+        match self.engine.store.find(reference).await? {
+            Found::One(row) => Ok(row.id),
+            Found::None => Err(Error::session_not_found(reference)),
+            Found::Ambiguous(ids) => Err(Error::with_hint(
+                ErrorCode::Conflict,
+                format!("{reference:?} could be any of {} sessions", ids.len()),
+                format!("write more of it: {}", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            )),
+        }
+    }
+
+    pub(crate) async fn row(&self, id: SessionId) -> Result<SessionRow> {
+        self.engine.store.session(id).await?.ok_or_else(|| Error::session_not_found(&id.to_string()))
+    }
+
+    async fn shown(&self, row: SessionRow) -> Result<Session> {
+        use castra_proto::api::MessageState::{Queued, Written};
+        let store = &self.engine.store;
+        let waiting = store.messages(row.id, &[Queued, Written]).await?.len();
+        let decided = store.open_commands(row.id).await?;
+        shown::session(row, waiting, &decided, now())
+    }
+
+    /// Newest first.
+    pub async fn list(&self, filter: ListFilter) -> Result<Page<Session>> {
+        if let Some(only) = filter.only {
+            let items = match self.engine.store.session(only).await? {
+                Some(row) => vec![self.shown(row).await?],
+                None => Vec::new(),
+            };
+            return Ok(Page { items, next: None });
+        }
+        let cursor = filter.cursor.map(|cursor| cursor.parse::<Cursor>()).transpose().map_err(|_| {
+            Error::with_hint(ErrorCode::InvalidRequest, "this is not a cursor", "pass `next` of the page before")
+        })?;
+        let limit = filter.limit.unwrap_or(PAGE_SESSIONS).clamp(1, 1000) as u32;
+        let rows = self.engine.store.sessions(
+            &SessionFilter { all: filter.all, label: filter.label, ..SessionFilter::default() },
+            cursor,
+            limit,
+        );
+        let rows = rows.await?;
+        let mut items = Vec::with_capacity(rows.items.len());
+        for row in rows.items {
+            items.push(self.shown(row).await?);
+        }
+        Ok(Page { items, next: rows.next.map(|next| next.to_string()) })
+    }
+
+    pub async fn show(&self, id: SessionId) -> Result<Session> {
+        let row = self.row(id).await?;
+        self.shown(row).await
+    }
+
+    /// Changes what can be changed while it lives: name and labels here, the rest by asking claude.
+    pub async fn patch(&self, id: SessionId, patch: SessionPatch, caller: &Caller) -> Result<Session> {
+        control::patch(self, id, patch, caller).await?;
+        self.show(id).await
+    }
+
+    /// A page that ends at `limit` or 4 MB.
+    pub async fn events(&self, id: SessionId, after: u64, limit: usize) -> Result<Vec<Event>> {
+        self.row(id).await?;
+        let limit = limit.clamp(1, PAGE_EVENTS) as u32;
+        let rows = self.engine.store.events(id, after, limit, PAGE_BYTES).await?;
+        rows.into_iter()
+            .map(|row| {
+                let data = String::from_utf8(row.data.to_vec()).ok().and_then(|text| RawValue::from_string(text).ok());
+                Ok(Event {
+                    seq: row.seq,
+                    at: row.at,
+                    session_id: id,
+                    run: row.run,
+                    turn: row.turn,
+                    kind: row.kind,
+                    data: data.ok_or_else(|| {
+                        Error::new(ErrorCode::Internal, format!("event {} of session {id} is not JSON", row.seq))
+                    })?,
+                    raw: row.raw.as_deref().map(crate::frame::base64),
+                })
+            })
+            .collect()
+    }
+
+    pub async fn subscribe(&self, id: SessionId, after: u64) -> Result<Subscription> {
+        let hub = self.engine.hub(id).await?;
+        Ok(Subscription::new(hub, self.engine.store.clone(), after))
+    }
+
+    /// The server-wide sequence from `after`, or from now.
+    pub async fn subscribe_server(&self, after: Option<u64>) -> Result<ServerSubscription> {
+        let (head, oldest) = self.engine.store.server_head().await?;
+        let after = after.unwrap_or(head);
+        if after > head || after + 1 < oldest {
+            return Err(Error::with_hint(
+                ErrorCode::Gone,
+                format!("entry {after} of the server's sequence is gone"),
+                "read the sessions anew and follow from now",
+            ));
+        }
+        Ok(ServerSubscription::new(&self.engine.hubs, self.engine.store.clone(), after))
+    }
+
+    pub async fn server_events(&self, after: u64, limit: usize) -> Result<Vec<ServerEvent>> {
+        Ok(self.engine.store.server_events(after, limit.clamp(1, PAGE_EVENTS) as u32).await?)
+    }
+}
+
+/// One supervisor to a data folder; the kernel lets go of the lock when the process is gone.
+fn lock(home: &std::path::Path) -> Result<OwnedFd> {
+    let path = home.join("lock");
+    let failed = |error: rustix::io::Errno| {
+        Error::with_hint(
+            ErrorCode::Internal,
+            format!("{}: {error}", path.display()),
+            "CASTRA_HOME must be an existing folder of your own",
+        )
+    };
+    let file = rustix::fs::open(
+        &path,
+        OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::RUSR | Mode::WUSR,
+    )
+    .map_err(failed)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::with_hint(
+            ErrorCode::Conflict,
+            format!("another castra daemon uses {}", home.display()),
+            "use that one, end it with `castra down`, or set CASTRA_HOME to another folder",
+        )),
+        Err(error) => Err(failed(error)),
+    }
+}

@@ -1,0 +1,222 @@
+//! Creating a session: everything is checked before anything is made.
+
+use super::{Caller, Supervisor};
+use crate::config::Install;
+use crate::engine::now;
+use crate::session::finish::run_dir;
+use crate::session::launch::{Around, Place, context, demo, file_texts};
+use crate::session::view::{Origin, View};
+use crate::{Error, Result, redact};
+use castra_claude::launch::{Conversation, check};
+use castra_proto::shim::relay::{At, EntryKind};
+use castra_proto::{ErrorCode, OwnKind, RunId, RunState, Session, SessionId, SessionSpec};
+use castra_store::{Change, Commit, Guard, Idempotency, NewRun, NewSession};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// A session to be.
+pub(crate) struct Plan {
+    pub id: SessionId,
+    pub spec: SessionSpec,
+    pub origin: Option<Origin>,
+    /// claude's id of the conversation.
+    pub conversation: Uuid,
+    /// What its first event says beyond the state.
+    pub said: Value,
+    /// Events of a conversation that castra did not start.
+    pub history: Vec<castra_store::NewEvent>,
+}
+
+impl Plan {
+    pub(crate) fn new(id: SessionId, spec: SessionSpec) -> Self {
+        let conversation = spec.session_id.unwrap_or_else(Uuid::new_v4);
+        Self { id, spec, origin: None, conversation, said: json!({}), history: Vec::new() }
+    }
+}
+
+impl Supervisor {
+    /// With `key` (Idempotency-Key) a retry gets the session of the first call; another body is refused.
+    ///
+    /// Errors: `invalid_request` with the reason, before anything is made; `conflict` for a taken name.
+    pub async fn create(&self, spec: SessionSpec, key: Option<&str>, caller: &Caller) -> Result<Session> {
+        if let Some(session) = self.taken_up(&spec, caller).await? {
+            return Ok(session);
+        }
+        let once = key.map(|key| Idempotency {
+            scope: format!("sessions:{}", caller.by),
+            key: key.into(),
+            request_hash: hash(&spec),
+        });
+        self.begin(Plan::new(SessionId::now(), spec), once, caller).await
+    }
+
+    /// `resume` and `continue`: the session that goes on, if there is one.
+    async fn taken_up(&self, spec: &SessionSpec, caller: &Caller) -> Result<Option<Session>> {
+        let id = if let Some(reference) = &spec.resume {
+            match self.resolve(reference).await {
+                Ok(id) => id,
+                Err(not_found) => {
+                    let Ok(claude) = reference.parse::<Uuid>() else { return Err(not_found) };
+                    match self.engine.store.claude_session(claude).await? {
+                        Some(id) => id,
+                        None => {
+                            let mut spec = spec.clone();
+                            spec.resume = None;
+                            return self.adopt(reference, spec, caller).await.map(Some);
+                        }
+                    }
+                }
+            }
+        } else if spec.continue_ {
+            let Some(workdir) = &spec.workdir else {
+                return Err(Error::with_hint(
+                    ErrorCode::InvalidRequest,
+                    "`continue` needs a `workdir`",
+                    "name the folder whose newest session is to go on",
+                ));
+            };
+            match self.engine.store.newest_session_of_workdir(workdir).await? {
+                Some(id) => id,
+                None => return Ok(None),
+            }
+        } else {
+            return Ok(None);
+        };
+        if self.row(id).await?.state.is_final() {
+            return self.resume(id, caller).await.map(Some);
+        }
+        self.show(id).await.map(Some)
+    }
+
+    /// One transaction: the session, its first run, its first events. Then it is driven.
+    pub(crate) async fn begin(&self, mut plan: Plan, once: Option<Idempotency>, caller: &Caller) -> Result<Session> {
+        self.check(&mut plan).await?;
+        let engine = &self.engine;
+        let at = now();
+        let mut view = View {
+            claude_session_id: Some(plan.conversation),
+            claude_session_ids: vec![plan.conversation],
+            origin: plan.origin,
+            ..View::default()
+        };
+        view.begin_run(1, at);
+        let place = Place::new(&engine.probe, plan.id, &plan.spec);
+        let (shown, secrets) = redact::split(&plan.spec);
+        let mut said = json!({"from": null, "to": RunState::Queued, "cause": "created", "by": caller.by});
+        if let (Some(said), Some(more)) = (said.as_object_mut(), plan.said.as_object()) {
+            said.extend(more.clone());
+        }
+        let created = view.event(at, OwnKind::State, &said);
+        let mut commit = Commit::new(plan.id, at)
+            .fenced_by(engine.epoch)
+            .change(Change::Create(Box::new(NewSession {
+                name: plan.spec.name.clone(),
+                host: "local".into(),
+                owner: engine.owner.clone(),
+                mode: plan.spec.mode,
+                cwd: Some(place.work),
+                spec: json_text(&shown)?,
+                spec_secrets: secrets,
+                view: json_text(&view)?,
+                labels: plan.spec.labels.clone(),
+                fork_of: plan.spec.fork_of,
+            })))
+            .change(Change::ClaudeSession(plan.conversation))
+            .change(Change::StartRun(NewRun {
+                n: 1,
+                id: RunId::now(),
+                epoch: engine.epoch,
+                dir: run_dir(plan.id, 1).0,
+                meta: json!({}),
+            }))
+            .server_event("session_created", json!({"name": plan.spec.name, "state": RunState::Queued}));
+        if let Some(name) = &plan.spec.name {
+            commit = commit.guard(Guard::NameFree(name.clone()));
+        }
+        commit.events = plan.history;
+        commit.events.push(created);
+        commit.idempotency = once;
+        let committed = engine.store.commit(commit).await?;
+        let id = committed.duplicate_of.map_or(plan.id, |first| first.session);
+        crate::failpoint::failpoint!("created");
+        engine.drive(id);
+        self.show(id).await
+    }
+
+    /// Refuses what cannot work, with the reason, before anything is made.
+    async fn check(&self, plan: &mut Plan) -> Result<()> {
+        let engine = &self.engine;
+        let spec = &mut plan.spec;
+        if let Some(name) = &spec.name {
+            check_name(name)?;
+        }
+        if let Some(workdir) = &spec.workdir {
+            spec.workdir = Some(self.workdir(workdir).await?);
+        }
+        if let Some(credential) = &spec.credential {
+            return Err(later("credential", credential));
+        }
+        let place = Place::new(&engine.probe, plan.id, spec);
+        let around = Around {
+            claude: "claude".into(),
+            conversation: Conversation::New(plan.conversation),
+            run_id: RunId::now(),
+            demo: demo(engine, spec).await?,
+            file_texts: file_texts(engine, spec).await?,
+        };
+        check(spec, &context(engine, &place, around))?;
+        crate::sandbox::decide(spec.sandbox, engine.sandbox().await)?;
+        if engine.config.claude.install == Install::Never {
+            // It will not be there later either.
+            engine.provision.resolve(engine.host.as_ref(), None).await?;
+        }
+        Ok(())
+    }
+
+    /// The folder as claude will see it: absolute, existing, links resolved.
+    async fn workdir(&self, workdir: &str) -> Result<String> {
+        let refused = |why: &str| {
+            Err(Error::with_hint(
+                ErrorCode::InvalidRequest,
+                format!("workdir {workdir:?} {why}"),
+                "name an existing folder by its absolute path, or leave `workdir` out for a fresh one",
+            ))
+        };
+        if !workdir.starts_with('/') {
+            return refused("is not an absolute path");
+        }
+        let real = self.engine.host.real_path(workdir).await;
+        let Ok(real) = real else { return refused("does not exist") };
+        match self.engine.host.files().stat(At::dir(real.clone(), "")).await? {
+            Some(entry) if entry.kind == EntryKind::Dir => Ok(real),
+            Some(_) => refused("is not a folder"),
+            None => refused("does not exist"),
+        }
+    }
+}
+
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let good = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if good && (1..=64).contains(&name.len()) && !name.starts_with(['.', '-']) && name.parse::<Uuid>().is_err() {
+        return Ok(());
+    }
+    Err(Error::with_hint(
+        ErrorCode::InvalidRequest,
+        format!("{name:?} cannot be a session's name"),
+        "use 1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit",
+    ))
+}
+
+fn later(field: &str, value: &str) -> Error {
+    Error::new(ErrorCode::InvalidRequest, format!("{field} {value:?}: this castra does not have credentials yet"))
+}
+
+pub(crate) fn hash(request: &impl serde::Serialize) -> [u8; 32] {
+    Sha256::digest(serde_json::to_vec(request).unwrap_or_default()).into()
+}
+
+pub(crate) fn json_text(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::new(ErrorCode::Internal, format!("a value cannot be stored: {error}")))
+}
