@@ -1,6 +1,7 @@
 //! What a decoded line means to castra: a closed enum of facts. Refuses to hold whole messages; the bytes do.
 
 use crate::line::LineId;
+use crate::open::BlockKind;
 use crate::permission::Asked;
 use bytes::Bytes;
 use castra_proto::Kind;
@@ -61,7 +62,8 @@ pub enum Fact {
     PermissionWithdrawn {
         request_id: String,
     },
-    /// claude's answer to one of castra's control requests.
+    /// claude's answer to one of castra's control requests; or, with the id of one of claude's own requests,
+    /// its echo of castra's answer to that.
     ControlAnswered {
         request_id: String,
         result: Result<Value, String>,
@@ -138,6 +140,8 @@ pub struct Assistant {
     /// The last sentence of its text, at most 200 characters.
     pub text_tail: Option<String>,
     pub tool: Option<ToolCall>,
+    /// The kinds of its content blocks; the CLI sends one block per event.
+    pub blocks: Vec<BlockKind>,
     /// `authentication_failed`, `rate_limit`, `overloaded`, …
     pub error: Option<String>,
 }

@@ -7,11 +7,13 @@ pub mod config;
 pub mod control;
 pub mod decode;
 pub mod fact;
+mod field;
 pub mod input;
 pub mod launch;
 pub mod line;
 pub mod message;
 pub mod open;
+mod peek;
 pub mod permission;
 pub mod transcript;
 
