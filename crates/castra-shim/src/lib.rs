@@ -1,1 +1,36 @@
 //! The process that owns one claude and its record log; the guard beside it; the relay that starts them.
+//!
+//! Bytes only: no JSON meaning, no SQL, no network. `castra-shim run` is one poll loop and one sync thread;
+//! the relay is a library for the daemon's own machine and `castra-shim relay` for the others.
+
+mod child;
+mod command;
+mod conn;
+mod exit;
+mod full;
+mod guard;
+mod input;
+mod log;
+mod poll;
+mod procs;
+pub mod relay;
+mod run;
+mod start;
+mod sys;
+
+pub use start::run_main;
+
+/// Environment variable that marks every process of a run with the run's id.
+pub const RUN_VARIABLE: &str = "CASTRA_RUN";
+
+/// For people: which build this is.
+pub const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// Protocol versions to offer; tests of version skew override them.
+pub(crate) fn versions() -> Vec<u32> {
+    #[cfg(feature = "failpoints")]
+    if let Ok(list) = std::env::var("CASTRA_TEST_SHIM_VERSIONS") {
+        return list.split(',').filter_map(|v| v.trim().parse().ok()).collect();
+    }
+    castra_proto::shim::VERSIONS.to_vec()
+}

@@ -1,0 +1,146 @@
+//! The end of a run: claude's exit, the rest of its tree, the rest of its output, the last note.
+
+use std::time::{Duration, Instant};
+
+use castra_proto::shim::{ExitCause, Note, StatusExit, Stream, TreeProof};
+
+use crate::procs::{self, Ended};
+use crate::run::{Life, Shim};
+
+/// How long a tree may take to die of SIGKILL before the note says `unproven`.
+const KILL_DEADLINE: Duration = Duration::from_secs(2);
+/// Orphans that ended are collected at least this often.
+const REAP_EVERY: Duration = Duration::from_secs(5);
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
+
+/// A tree that is being killed.
+pub(crate) struct Kill {
+    next: Instant,
+    deadline: Instant,
+    passes: u32,
+    proof: Option<TreeProof>,
+}
+
+/// What is due when, besides descriptors.
+pub(crate) struct Timers {
+    reap: Instant,
+    memory: Option<(u64, Instant)>,
+}
+
+impl Timers {
+    pub(crate) fn new(memory_limit: Option<u64>) -> Timers {
+        let now = Instant::now();
+        Timers { reap: now + REAP_EVERY, memory: memory_limit.map(|limit| (limit, now + MEMORY_EVERY)) }
+    }
+}
+
+impl Shim {
+    /// When the next of these ticks is due.
+    pub(crate) fn tick_deadline(&self) -> Instant {
+        let mut at = self.timers.reap;
+        if let (Some((_, memory)), Life::Running) = (self.timers.memory, &self.life) {
+            at = at.min(memory);
+        }
+        if let Some(kill) = self.kill.as_ref().filter(|k| k.proof.is_none()) {
+            at = at.min(kill.next);
+        }
+        at
+    }
+
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if now >= self.timers.reap {
+            self.timers.reap = now + REAP_EVERY;
+            self.reap();
+        }
+        self.memory_tick(now);
+        self.kill_tick(now);
+        self.finish_exit();
+    }
+
+    /// Collects every child that has ended; whether there is none left at all.
+    pub(crate) fn reap(&mut self) -> bool {
+        loop {
+            match procs::reap() {
+                Ended::Child(pid, status) => {
+                    if pid == self.child.direct.pid && matches!(self.life, Life::Running) {
+                        let exit =
+                            StatusExit { code: status.exit_status(), signal: status.terminating_signal() };
+                        self.life = Life::Ending(exit);
+                        self.input.close();
+                        self.child.stdin = None;
+                        // What claude has left running ends with it.
+                        self.start_kill(ExitCause::Own);
+                    }
+                }
+                Ended::NotYet => return false,
+                Ended::None => return true,
+            }
+        }
+    }
+
+    /// Begins to kill everything of the run. The first cause stays.
+    pub(crate) fn start_kill(&mut self, cause: ExitCause) {
+        if self.cause == ExitCause::Own {
+            self.cause = cause;
+        }
+        if self.kill.is_none() {
+            let now = Instant::now();
+            self.kill = Some(Kill { next: now, deadline: now + KILL_DEADLINE, passes: 0, proof: None });
+        }
+    }
+
+    fn kill_tick(&mut self, now: Instant) {
+        let Some(mut kill) = self.kill.take() else { return };
+        if kill.proof.is_none() && now >= kill.next {
+            procs::kill_below(self.own.pid);
+            kill.passes = kill.passes.saturating_add(1);
+            let empty = self.reap();
+            if empty {
+                kill.proof = Some(TreeProof::Empty);
+            } else if now >= kill.deadline && !matches!(self.life, Life::Running) {
+                kill.proof = Some(TreeProof::Unproven);
+            }
+            let pause = match kill.passes {
+                0..20 => 1,
+                20..200 => 10,
+                _ => 500,
+            };
+            kill.next = Instant::now() + Duration::from_millis(pause);
+        }
+        self.kill = Some(kill);
+    }
+
+    fn memory_tick(&mut self, now: Instant) {
+        let Some((limit, at)) = self.timers.memory else { return };
+        if now < at || !matches!(self.life, Life::Running) || self.kill.is_some() {
+            return;
+        }
+        self.timers.memory = Some((limit, now + MEMORY_EVERY));
+        let pages: u64 = procs::descendants(self.own.pid).iter().map(|s| s.rss_pages).sum();
+        let bytes = pages * self.page;
+        if bytes > limit {
+            self.note(Note::MemoryLimit { bytes, limit });
+            self.start_kill(ExitCause::MemoryLimit);
+        }
+    }
+
+    /// With claude reaped and its tree gone: reads what is still in the sockets, then says the last word.
+    fn finish_exit(&mut self) {
+        let Life::Ending(exit) = self.life else { return };
+        let Some(tree) = self.kill.as_ref().and_then(|k| k.proof) else { return };
+        for stream in [Stream::Out, Stream::Err] {
+            while self.full.is_none() && self.read_stream(stream) {}
+        }
+        if self.full.is_some() {
+            return;
+        }
+        let tail_lost = self.read_failed || self.torn;
+        self.note(Note::Exit { code: exit.code, signal: exit.signal, tail_lost, tree, cause: self.cause });
+        // A note that found no room waits; until it is written the run has not ended.
+        if self.full.is_none() {
+            self.child.out = None;
+            self.child.err = None;
+            self.life = Life::Exited(exit);
+        }
+    }
+}

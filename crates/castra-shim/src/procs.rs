@@ -1,0 +1,184 @@
+//! Processes as `/proc` shows them: identity, descent, and signals that never reach a stranger.
+
+use std::collections::HashMap;
+use std::fs;
+
+use castra_proto::shim::ProcessId;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait};
+use rustix::time::{ClockId, clock_gettime};
+use uuid::Uuid;
+
+/// One line of `/proc/<pid>/stat`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) id: ProcessId,
+    pub(crate) comm: Vec<u8>,
+    pub(crate) state: u8,
+    pub(crate) ppid: i32,
+    pub(crate) rss_pages: u64,
+}
+
+impl Stat {
+    /// Waiting to be reaped, or already gone.
+    pub(crate) fn dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// The name may hold any byte, spaces and parentheses too: fields count from the last `)`.
+fn parse(line: &[u8]) -> Option<Stat> {
+    let open = line.iter().position(|&b| b == b'(')?;
+    let close = line.iter().rposition(|&b| b == b')')?;
+    let pid = std::str::from_utf8(line.get(..open)?).ok()?.trim().parse().ok()?;
+    let rest = std::str::from_utf8(line.get(close + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let ppid = fields.next()?.parse().ok()?;
+    let start = fields.nth(17)?.parse().ok()?;
+    let rss_pages = fields.nth(1)?.parse().unwrap_or(0);
+    Some(Stat { id: ProcessId { pid, start }, comm: line.get(open + 1..close)?.to_vec(), state, ppid, rss_pages })
+}
+
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The identity of a living process.
+pub(crate) fn identify(pid: i32) -> Option<ProcessId> {
+    stat(pid).map(|s| s.id)
+}
+
+pub(crate) fn own_id() -> ProcessId {
+    let pid = std::process::id() as i32;
+    identify(pid).unwrap_or(ProcessId { pid, start: 0 })
+}
+
+/// Whether exactly this process lives; a zombie does not.
+pub(crate) fn alive(id: ProcessId) -> bool {
+    stat(id.pid).is_some_and(|s| s.id == id && !s.dead())
+}
+
+pub(crate) fn all() -> Vec<Stat> {
+    let Ok(dir) = fs::read_dir("/proc") else { return Vec::new() };
+    dir.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).filter_map(stat).collect()
+}
+
+/// Everything below `root`, parents before children; zombies too.
+pub(crate) fn descendants(root: i32) -> Vec<Stat> {
+    let mut by_parent: HashMap<i32, Vec<Stat>> = HashMap::new();
+    for stat in all() {
+        by_parent.entry(stat.ppid).or_default().push(stat);
+    }
+    let mut found = by_parent.remove(&root).unwrap_or_default();
+    let mut at = 0;
+    while at < found.len() {
+        if let Some(children) = by_parent.remove(&found[at].id.pid) {
+            found.extend(children);
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Whether `pid` is `root` or below it. Also true when that cannot be told.
+pub(crate) fn descends_from(mut pid: i32, roots: &[i32]) -> bool {
+    for _ in 0..4096 {
+        if roots.contains(&pid) {
+            return true;
+        }
+        match stat(pid) {
+            Some(stat) if stat.ppid > 0 => pid = stat.ppid,
+            Some(_) => return false,
+            None => return true,
+        }
+    }
+    true
+}
+
+/// Signals exactly this process: the number is pinned by a pidfd before the start time is compared.
+pub(crate) fn signal(id: ProcessId, signo: i32) -> bool {
+    let (Some(pid), Some(signal)) = (Pid::from_raw(id.pid), Signal::from_named_raw(signo)) else { return false };
+    let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+    identify(id.pid) == Some(id) && pidfd_send_signal(&fd, signal).is_ok()
+}
+
+/// One pass of SIGKILL over everything below `root`; whether anything was there.
+pub(crate) fn kill_below(root: i32) -> bool {
+    let below = descendants(root);
+    for stat in below.iter().filter(|s| !s.dead()) {
+        signal(stat.id, libc::SIGKILL);
+    }
+    !below.is_empty()
+}
+
+/// The next child that has ended, without waiting; `Ended::None` proves that there is no child at all,
+/// which for a subreaper means no descendant.
+pub(crate) enum Ended {
+    Child(i32, WaitStatus),
+    NotYet,
+    None,
+}
+
+pub(crate) fn reap() -> Ended {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => return Ended::Child(pid.as_raw_nonzero().get(), status),
+            Ok(None) => return Ended::NotYet,
+            Err(rustix::io::Errno::INTR) => (),
+            Err(_) => return Ended::None,
+        }
+    }
+}
+
+/// CLOCK_BOOTTIME, nanoseconds.
+pub(crate) fn boot_ns() -> u64 {
+    nanos(ClockId::Boottime)
+}
+
+/// CLOCK_REALTIME, nanoseconds since 1970.
+pub(crate) fn wall_ns() -> u64 {
+    nanos(ClockId::Realtime)
+}
+
+fn nanos(clock: ClockId) -> u64 {
+    let t = clock_gettime(clock);
+    (t.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(t.tv_nsec as u64)
+}
+
+/// This boot of this machine; nil where the kernel does not say.
+pub(crate) fn boot_id() -> Uuid {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Uuid::parse_str(text.trim()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_lines_with_hostile_names() {
+        let tail = " S 7 1 1 0 -1 4194560 1 0 0 0 3 4 0 0 20 0 1 0 98765 1000 42 18446744073709551615";
+        for name in ["cat", "a b", ") S 1 (", "((", ")", "é"] {
+            let line = format!("123 ({name}){tail}\n");
+            let want = Stat {
+                id: ProcessId { pid: 123, start: 98765 },
+                comm: name.as_bytes().to_vec(),
+                state: b'S',
+                ppid: 7,
+                rss_pages: 42,
+            };
+            assert_eq!(parse(line.as_bytes()), Some(want), "{name}");
+        }
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"1 (x) S"), None);
+    }
+
+    #[test]
+    fn a_reused_number_is_not_signalled() {
+        let own = own_id();
+        let stranger = ProcessId { pid: own.pid, start: own.start + 1 };
+        assert!(!signal(stranger, libc::SIGKILL));
+        assert!(!alive(stranger));
+        assert!(alive(own));
+    }
+}
