@@ -3,17 +3,22 @@
 use crate::config::Config;
 use crate::host::Host;
 use crate::provision::Provision;
-use crate::sandbox::SandboxProbe;
+use crate::sandbox::{Decision, SandboxProbe, Sandboxing};
+use crate::sandbox::Paths;
 use crate::session::actor;
 use crate::session::hub::{Hub, Hubs};
+use crate::session::launch::Place;
 use crate::{Error, Result};
-use castra_proto::shim::relay::Probe;
+use castra_proto::shim::relay::{Exec, Probe};
 use castra_proto::{SessionId, SessionSpec, Timestamp};
 use castra_store::Store;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::{OnceCell, Semaphore, watch};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Semaphore, watch};
+
+/// Between two tries at a session that could not be driven.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// The inside of a supervisor.
 pub(crate) struct Engine {
@@ -23,7 +28,7 @@ pub(crate) struct Engine {
     pub host: Arc<dyn Host>,
     pub probe: Probe,
     pub provision: Provision,
-    sandbox: OnceCell<SandboxProbe>,
+    sandbox: Sandboxing,
     /// This server, in owner columns.
     pub owner: String,
     /// Taken from the store when this supervisor opened; fences every earlier one.
@@ -49,7 +54,7 @@ impl Engine {
             provision: Provision::new(config.claude.clone()),
             owner: probe.machine_id.clone(),
             admission: Semaphore::new(starts),
-            sandbox: OnceCell::new(),
+            sandbox: Sandboxing::default(),
             actors: Mutex::default(),
             closing: watch::Sender::new(false),
             config,
@@ -61,8 +66,34 @@ impl Engine {
         }
     }
 
-    pub(crate) async fn sandbox(&self) -> &SandboxProbe {
-        self.sandbox.get_or_init(|| crate::sandbox::probe(self.host.as_ref(), &self.probe)).await
+    pub(crate) async fn sandbox(&self) -> Result<&SandboxProbe> {
+        Ok(self.sandbox.probe(self.host.as_ref()).await?)
+    }
+
+    /// What confines a session of this spec here.
+    pub(crate) async fn confine(&self, spec: &SessionSpec, place: &Place) -> Result<(Decision, Paths)> {
+        let paths = Paths {
+            castra_home: self.probe.home.clone(),
+            work: format!("{}/work", place.session_dir),
+            home: place.home.clone(),
+            user_home: Some(self.probe.user_home.clone()),
+            workdir: spec.workdir.clone(),
+            add_dirs: spec.add_dirs.clone(),
+            ..Paths::default()
+        };
+        Ok((crate::sandbox::decide(spec.sandbox, self.sandbox().await?, paths.opens_user_home())?, paths))
+    }
+
+    /// A path of the host with its links resolved.
+    pub(crate) async fn real_path(&self, path: &str) -> Result<Option<String>> {
+        let exec = Exec {
+            argv: ["realpath", "-e", "--", path].map(str::to_owned).to_vec(),
+            env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+            cwd: "/".into(),
+            timeout_ms: 10_000,
+        };
+        let end = self.host.exec(exec, bytes::Bytes::new(), None).await?;
+        Ok((end.code == Some(0)).then(|| end.stdout.trim_end_matches('\n').to_owned()))
     }
 
     /// The session's hub, with a head that is not behind the store.
@@ -93,9 +124,13 @@ impl Engine {
         let engine = self.clone();
         tokio::spawn(async move {
             loop {
-                actor::drive(&engine, id).await;
-                if engine.is_done(id) {
+                let driven = actor::drive(&engine, id).await;
+                if engine.is_done(id, driven) {
                     break;
+                }
+                if !driven {
+                    // A full disk, a host that does not answer: begun again from the store.
+                    tokio::time::sleep(TRY_AGAIN).await;
                 }
             }
         });
@@ -111,14 +146,14 @@ impl Engine {
 
     /// An actor is about to end. False: a row came meanwhile, it must look once more. Under the lock,
     /// so that no poke falls between its last look and its end.
-    fn is_done(&self, id: SessionId) -> bool {
+    fn is_done(&self, id: SessionId, driven: bool) -> bool {
         let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
         if *self.closing.borrow() {
             actors.remove(&id);
             return true;
         }
         match actors.get_mut(&id) {
-            Some(again) if *again => {
+            Some(again) if *again || !driven => {
                 *again = false;
                 false
             }

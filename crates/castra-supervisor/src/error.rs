@@ -1,6 +1,6 @@
 //! What can go wrong, as facts. Texts for people, codes and statuses are chosen in `Error::problem`.
 
-use crate::host::{ConnError, HostError};
+use crate::host::{ConnError, HostError, LogReadError};
 use castra_claude::launch::Refusal;
 use castra_proto::shim::relay::RelayError;
 use castra_proto::{ErrorCode, Problem, RunState};
@@ -21,6 +21,9 @@ pub enum Error {
     Store(#[from] StoreError),
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Damage in the middle of a record log: reported, never skipped.
+    #[error(transparent)]
+    Log(#[from] LogReadError),
 }
 
 impl From<ConnError> for Error {
@@ -63,6 +66,8 @@ impl Error {
             Self::Commit(error) => commit_problem(error),
             Self::Store(error) => store_problem(error),
             Self::Host(error) => host_problem(error),
+            Self::Log(LogReadError::Host(error)) => host_problem(error),
+            Self::Log(error) => Problem::new(ErrorCode::Internal, error.to_string()),
         }
     }
 }

@@ -16,7 +16,7 @@ use castra_claude::decode::Decoder;
 use castra_claude::launch::initialize_id;
 use castra_proto::shim::relay::RelayError;
 use castra_proto::{RunId, RunState, SessionId, SessionSpec, Timestamp};
-use castra_store::{Change, Commit, RunUpdate, SessionUpdate};
+use castra_store::{Change, Commit, CommitError, RunUpdate, SessionUpdate};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
@@ -30,8 +30,9 @@ const LAZY: Duration = Duration::from_millis(50);
 /// Acknowledge, at the latest, after this many bytes without an event (a flood of deltas).
 const QUIET_BYTES: usize = 8 << 20;
 
-/// Drives the newest run of a session to its end, or to the supervisor's.
-pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId) {
+/// Drives the newest run of a session to its end, or to the supervisor's. False: it failed, and may work
+/// when it is tried again.
+pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId) -> bool {
     let mut closing = engine.closing.subscribe();
     let driven = async {
         match Actor::load(engine, id).await {
@@ -41,11 +42,23 @@ pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId) {
         }
     };
     tokio::select! {
-        done = driven => if let Err(error) = done {
-            warn!(session = %id, %error, "the session's actor ended");
+        done = driven => match done {
+            Ok(()) => true,
+            Err(Error::Commit(error @ CommitError::Fenced { .. })) => {
+                // Another server owns the session now.
+                warn!(session = %id, %error, "fenced");
+                true
+            }
+            Err(error) => {
+                warn!(session = %id, %error, "the session's actor failed");
+                false
+            }
         },
         // Dropped wherever it stands: the next one begins from the store.
-        _ = closing.wait_for(|closing| *closing) => debug!(session = %id, "let go"),
+        _ = closing.wait_for(|closing| *closing) => {
+            debug!(session = %id, "let go");
+            true
+        }
     }
 }
 

@@ -193,7 +193,7 @@ impl Actor<'_> {
     /// The log is whole to its last record, also when nobody serves it any more.
     async fn read_rest(&mut self) -> Result<()> {
         let from = self.run.hold.unwrap_or(self.run.cursor + 1).min(self.run.cursor + 1);
-        let mut log = LogReader::open(self.engine.host.as_ref(), &self.run.dir, from);
+        let mut log = LogReader::open(self.engine.host.files(), &self.run.dir, from).await?;
         while let Some(records) = log.next().await? {
             for record in records {
                 self.record(record);
@@ -249,10 +249,10 @@ impl Actor<'_> {
         let Some(id) = self.view.claude_session_id else { return Ok(Vec::new()) };
         let place = self.place();
         let at = At::dir(place.project_dir, format!("{id}.jsonl"));
-        match crate::host::get(self.engine.host.files(), at).await {
+        match super::launch::whole(self.engine.host.files(), at).await {
             Ok(bytes) => Ok(bytes.to_vec()),
-            Err(error) if is_missing(&error) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
+            Err(Error::Host(error)) if is_missing(&error) => Ok(Vec::new()),
+            Err(error) => Err(error),
         }
     }
 

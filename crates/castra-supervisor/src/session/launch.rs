@@ -83,7 +83,7 @@ pub(crate) async fn file_texts(engine: &Engine, spec: &SessionSpec) -> Result<BT
     let mut texts = BTreeMap::new();
     for file in [&spec.system_prompt_file, &spec.append_system_prompt_file].into_iter().flatten() {
         let at = At::dir("/", file.trim_start_matches('/'));
-        let bytes = crate::host::get(engine.host.files(), at).await.map_err(|error| {
+        let bytes = whole(engine.host.files(), at).await.map_err(|error| {
             Error::with_hint(
                 ErrorCode::InvalidRequest,
                 format!("{file}: {error}"),
@@ -178,12 +178,14 @@ impl Actor<'_> {
             ),
         )?;
         self.put_files(files, &place, &launched).await?;
-        let probe = engine.sandbox().await;
-        let decision = crate::sandbox::decide(self.spec.sandbox, probe)?;
-        let argv = if decision.wrap {
-            crate::sandbox::wrap(&launched.argv, &self.sandbox_paths(&place, &cli.path, &launched))
-        } else {
-            launched.argv
+        let (decision, mut paths) = engine.confine(&self.spec, &place).await?;
+        let argv = match &decision.wrap {
+            Some(bwrap) => {
+                paths.claude = cli.path.clone();
+                paths.path = launched.env.get("PATH").cloned().unwrap_or_default();
+                crate::sandbox::wrap(&launched.argv, bwrap, &paths)?
+            }
+            None => launched.argv,
         };
         self.view.sandbox = Some(decision.shown);
         self.view.claude_version = Some(cli.version);
@@ -196,7 +198,7 @@ impl Actor<'_> {
             argv,
             env: launched.env,
             cwd: place.work,
-            wrapped: decision.wrap,
+            wrapped: decision.wrap.is_some(),
             memory_bytes: self.spec.limits.memory_mb.map(|mb| mb << 20),
             segment_bytes: None,
             pty: None,
@@ -220,7 +222,7 @@ impl Actor<'_> {
     /// The `initialize` line of this run, as it was prepared.
     pub(crate) async fn initialize_line(&self) -> Result<Vec<u8>> {
         let at = At::home(format!("{}.init", self.run.dir.0));
-        Ok(crate::host::get(self.engine.host.files(), at).await?.to_vec())
+        Ok(whole(self.engine.host.files(), at).await?.to_vec())
     }
 
     /// Whether the conversation begins, goes on, or branches off.
@@ -248,28 +250,15 @@ impl Actor<'_> {
             None => Ok(Conversation::New(own)),
         }
     }
-
-    fn sandbox_paths(&self, place: &Place, claude: &str, launched: &Launch) -> crate::sandbox::Paths {
-        crate::sandbox::Paths {
-            castra_home: self.engine.probe.home.clone(),
-            session_dir: place.session_dir.clone(),
-            work: place.work.clone(),
-            home: place.home.clone(),
-            claude_binary: claude.to_owned(),
-            user_home: self.engine.probe.user_home.clone(),
-            add_dirs: self.spec.add_dirs.clone(),
-            path: launched.env.get("PATH").cloned().unwrap_or_default(),
-        }
-    }
 }
 
 /// Keeps claude's first-run screens away, for whoever opens this home later.
 async fn first_run(files: &dyn Files, place: &Place) -> Result<()> {
     let at = At::dir(&place.config_dir, ".claude.json");
-    let existing = match crate::host::get(files, at.clone()).await {
+    let existing = match whole(files, at.clone()).await {
         Ok(bytes) => serde_json::from_slice(&bytes).ok(),
-        Err(error) if is_missing(&error) => None,
-        Err(error) => return Err(error.into()),
+        Err(Error::Host(error)) if is_missing(&error) => None,
+        Err(error) => return Err(error),
     };
     if existing.is_some() {
         return Ok(());
@@ -287,7 +276,7 @@ async fn bring_transcript(files: &dyn Files, from: &str, place: &Place, id: Uuid
     }
     let to = &place.project_dir;
     files.mkdir(At::dir(&place.config_dir, format!("projects/{}", project_name(to))), 0o700).await?;
-    let transcript = crate::host::get(files, At::dir(from, format!("{id}.jsonl"))).await?;
+    let transcript = whole(files, At::dir(from, format!("{id}.jsonl"))).await?;
     crate::host::put(files, At::dir(to, format!("{id}.jsonl")), 0o600, false, transcript).await?;
     // Subagents and tool results, where there are any.
     let beside = At::dir(from, id.to_string());
@@ -301,4 +290,15 @@ async fn bring_transcript(files: &dyn Files, from: &str, place: &Place, id: Uuid
 
 fn project_name(project_dir: &str) -> &str {
     project_dir.rsplit('/').next().unwrap_or(project_dir)
+}
+
+/// The longest file that is read as a whole: a transcript. Bytes.
+const MAX_FILE: u64 = 1 << 30;
+
+/// A whole file.
+pub(crate) async fn whole(files: &dyn Files, at: At) -> Result<bytes::Bytes> {
+    let path = at.path.clone();
+    crate::host::get(files, at, MAX_FILE).await?.ok_or_else(|| {
+        Error::new(ErrorCode::TooLarge, format!("{path} is larger than {} MiB", MAX_FILE >> 20))
+    })
 }

@@ -4,7 +4,7 @@ use castra_proto::RunState;
 
 /// What may move a run from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Admission let it in.
     Admitted,
     /// claude answered `initialize`.
@@ -24,7 +24,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Cause; 8] = [
+    #[cfg(test)]
+    pub(crate) const ALL: [Cause; 8] = [
         Self::Admitted,
         Self::Ready,
         Self::TurnStarted,
@@ -35,7 +36,7 @@ impl Cause {
         Self::Vanished,
     ];
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Admitted => "admitted",
             Self::Ready => "ready",
@@ -52,7 +53,7 @@ impl Cause {
 /// This cause has no place in this state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a run that is {state} cannot be moved by {cause:?}")]
-pub struct Illegal {
+pub(crate) struct Illegal {
     pub state: RunState,
     pub cause: Cause,
 }
@@ -61,7 +62,7 @@ pub struct Illegal {
 ///
 /// An end is final. claude may report a turn before it has answered `initialize`, and may be asked
 /// for nothing while it is idle (a background task), so these are not illegal.
-pub fn next(state: RunState, cause: Cause) -> Result<RunState, Illegal> {
+pub(crate) fn next(state: RunState, cause: Cause) -> Result<RunState, Illegal> {
     use Cause::*;
     use RunState::*;
     match (state, cause) {

@@ -151,8 +151,9 @@ impl Supervisor {
             Ok(cli) => line("claude", true, format!("{} {}", cli.version, cli.path), ""),
             Err(error) => line("claude", false, error.to_string(), "castra claude install"),
         };
-        let sandbox = crate::sandbox::decide(castra_proto::spec::SandboxMode::Auto, engine.sandbox().await)?;
-        let confined = sandbox.wrap;
+        let auto = castra_proto::spec::SandboxMode::Auto;
+        let sandbox = crate::sandbox::decide(auto, engine.sandbox().await?, false)?;
+        let confined = sandbox.wrap.is_some();
         let reason = sandbox.shown.reason.unwrap_or_else(|| "bubblewrap".into());
         Ok(vec![
             claude,
@@ -164,7 +165,7 @@ impl Supervisor {
                 "make room: sessions stop when the disk is full",
             ),
             line("tmux", true, probe.programs.get("tmux").cloned().unwrap_or_else(|| "not there (optional)".into()), ""),
-            line("sandbox", confined, reason, "install bubblewrap; without it an agent can do whatever you can"),
+            line("sandbox", confined, reason, crate::sandbox::NEXT),
             line("daemon", true, format!("pid {}, {}", std::process::id(), engine.config.build), ""),
             line("clock", now().0 > 1_700_000_000_000_000, now().to_string(), "set the clock"),
         ])
@@ -212,7 +213,7 @@ impl Supervisor {
             let spec = self.engine.spec(live.session.id, &live.session.spec).await?;
             let place = Place::new(&self.engine.probe, live.session.id, &spec);
             let link = format!("{}/home/.local/bin/claude", place.session_dir);
-            if let Ok(path) = self.engine.host.real_path(&link).await {
+            if let Some(path) = self.engine.real_path(&link).await? {
                 used.insert(path);
             }
         }

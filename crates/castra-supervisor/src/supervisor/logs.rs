@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::frame::{ByteStream, encode_stored};
 use crate::host::{LogReader, RunDir};
 use crate::session::launch::Place;
-use crate::{Error, Result, redact};
+use crate::{Result, redact};
 use bytes::Bytes;
 use castra_claude::message::Message;
 use castra_proto::shim::Stream;
@@ -166,8 +166,8 @@ async fn raw(
         head.mark_unchanged();
         let runs = engine.store.runs(id).await?;
         let Some(run) = runs.iter().find(|run| run.n == n) else { return Ok(()) };
-        let mut log = LogReader::open(engine.host.as_ref(), &RunDir(run.dir.clone()), from);
-        while let Some(records) = log.next().await.map_err(Error::from)? {
+        let mut log = LogReader::open(engine.host.files(), &RunDir(run.dir.clone()), from).await?;
+        while let Some(records) = log.next().await? {
             for record in records {
                 from = record.seq + 1;
                 if wanted(record.stream) {

@@ -157,12 +157,8 @@ impl Supervisor {
             Error::with_hint(ErrorCode::InvalidRequest, "this is not a cursor", "pass `next` of the page before")
         })?;
         let limit = filter.limit.unwrap_or(PAGE_SESSIONS).clamp(1, 1000) as u32;
-        let rows = self.engine.store.sessions(
-            &SessionFilter { all: filter.all, label: filter.label, ..SessionFilter::default() },
-            cursor,
-            limit,
-        );
-        let rows = rows.await?;
+        let wanted = SessionFilter { all: filter.all, label: filter.label, ..SessionFilter::default() };
+        let rows = self.engine.store.sessions(&wanted, cursor, limit).await?;
         let mut items = Vec::with_capacity(rows.items.len());
         for row in rows.items {
             items.push(self.shown(row).await?);

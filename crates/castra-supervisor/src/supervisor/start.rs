@@ -91,7 +91,7 @@ impl Supervisor {
 
     /// One transaction: the session, its first run, its first events. Then it is driven.
     pub(crate) async fn begin(&self, mut plan: Plan, once: Option<Idempotency>, caller: &Caller) -> Result<Session> {
-        self.check(&mut plan).await?;
+        self.check_plan(&mut plan).await?;
         let engine = &self.engine;
         let at = now();
         let mut view = View {
@@ -145,7 +145,7 @@ impl Supervisor {
     }
 
     /// Refuses what cannot work, with the reason, before anything is made.
-    async fn check(&self, plan: &mut Plan) -> Result<()> {
+    async fn check_plan(&self, plan: &mut Plan) -> Result<()> {
         let engine = &self.engine;
         let spec = &mut plan.spec;
         if let Some(name) = &spec.name {
@@ -166,7 +166,7 @@ impl Supervisor {
             file_texts: file_texts(engine, spec).await?,
         };
         check(spec, &context(engine, &place, around))?;
-        crate::sandbox::decide(spec.sandbox, engine.sandbox().await)?;
+        engine.confine(spec, &place).await?;
         if engine.config.claude.install == Install::Never {
             // It will not be there later either.
             engine.provision.resolve(engine.host.as_ref(), None).await?;
@@ -186,8 +186,7 @@ impl Supervisor {
         if !workdir.starts_with('/') {
             return refused("is not an absolute path");
         }
-        let real = self.engine.host.real_path(workdir).await;
-        let Ok(real) = real else { return refused("does not exist") };
+        let Some(real) = self.engine.real_path(workdir).await? else { return refused("does not exist") };
         match self.engine.host.files().stat(At::dir(real.clone(), "")).await? {
             Some(entry) if entry.kind == EntryKind::Dir => Ok(real),
             Some(_) => refused("is not a folder"),

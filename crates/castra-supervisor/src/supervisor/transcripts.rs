@@ -41,7 +41,7 @@ impl Supervisor {
         let root = format!("{}/.claude/projects", self.engine.probe.user_home);
         let keys = match cwd {
             Some(cwd) => {
-                let real = self.engine.host.real_path(cwd).await.unwrap_or_else(|_| cwd.to_owned());
+                let real = self.engine.real_path(cwd).await?.unwrap_or_else(|| cwd.to_owned());
                 vec![project_key(&real)]
             }
             None => match files.list(At::dir(root.clone(), "")).await {
@@ -117,7 +117,7 @@ impl Supervisor {
         let found = self.find_transcripts(None).await?.into_iter().find(|found| found.entry.name == name);
         let found = found.ok_or_else(unknown)?;
         let at = At::dir(found.dir.clone(), found.entry.name);
-        let bytes = crate::host::get(self.engine.host.files(), at).await?;
+        let bytes = crate::session::launch::whole(self.engine.host.files(), at).await?;
         if spec.workdir.is_none() {
             spec.workdir = transcript::preview(&bytes).cwd;
         }
