@@ -4,8 +4,8 @@ use std::io::Read;
 use std::os::fd::AsFd;
 
 use castra_proto::shim::{
-    Answer, Command, ExitCause, FrameError, Hello, InputId, MAX_COMMAND, Note, Reason, Refused, SignalTarget, Status,
-    highest_common, split_frame,
+    Answer, Command, ExitCause, FrameError, Hello, InputId, MAX_COMMAND, Note, Reason, Refused, SignalTarget,
+    Status, highest_common, split_frame,
 };
 use rustix::net::sockopt::socket_peercred;
 

@@ -111,7 +111,13 @@ impl Input {
     }
 }
 
-fn journal(log: &mut Log, id: InputId, epoch: u64, len: u64, source: &mut dyn Read) -> io::Result<Vec<Piece>> {
+fn journal(
+    log: &mut Log,
+    id: InputId,
+    epoch: u64,
+    len: u64,
+    source: &mut dyn Read,
+) -> io::Result<Vec<Piece>> {
     log.note(&Note::Input { input_id: id, offset: log.offset(Stream::In), len, epoch })?;
     let mut pieces = Vec::with_capacity(len.div_ceil(MAX_RECORD as u64) as usize);
     let mut left = len;
@@ -169,7 +175,8 @@ fn nameless(dir: &OwnedFd) -> io::Result<File> {
     if let Ok(file) = openat(dir, ".", flags | OFlags::TMPFILE, Mode::from(0o600)) {
         return Ok(file.into());
     }
-    let file = openat(dir, "spool", flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW, Mode::from(0o600))?;
+    let file =
+        openat(dir, "spool", flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW, Mode::from(0o600))?;
     unlinkat(dir, "spool", AtFlags::empty())?;
     Ok(file.into())
 }

@@ -51,7 +51,8 @@ impl Shim {
         let at = self.full_deadline().map_or(at, |full| at.min(full));
         // A connection that stopped only because it was another's turn goes on at once.
         let end = self.log.end();
-        let more = self.conns.iter().any(|c| !c.blocked && !c.closing && c.follow.is_some_and(|pos| pos != end));
+        let more =
+            self.conns.iter().any(|c| !c.blocked && !c.closing && c.follow.is_some_and(|pos| pos != end));
         if more { Duration::ZERO } else { at.saturating_duration_since(Instant::now()) }
     }
 
@@ -111,7 +112,8 @@ impl Shim {
                 }
             }
             Who::Listener => {
-                if let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                if let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+                {
                     self.join(socket);
                 }
             }

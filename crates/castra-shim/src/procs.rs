@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 
 use castra_proto::shim::ProcessId;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
+};
 use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
@@ -36,7 +38,13 @@ fn parse(line: &[u8]) -> Option<Stat> {
     let ppid = fields.next()?.parse().ok()?;
     let start = fields.nth(17)?.parse().ok()?;
     let rss_pages = fields.nth(1)?.parse().unwrap_or(0);
-    Some(Stat { id: ProcessId { pid, start }, comm: line.get(open + 1..close)?.to_vec(), state, ppid, rss_pages })
+    Some(Stat {
+        id: ProcessId { pid, start },
+        comm: line.get(open + 1..close)?.to_vec(),
+        state,
+        ppid,
+        rss_pages,
+    })
 }
 
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
@@ -97,7 +105,9 @@ pub(crate) fn descends_from(mut pid: i32, roots: &[i32]) -> bool {
 
 /// Signals exactly this process: the number is pinned by a pidfd before the start time is compared.
 pub(crate) fn signal(id: ProcessId, signo: i32) -> bool {
-    let (Some(pid), Some(signal)) = (Pid::from_raw(id.pid), Signal::from_named_raw(signo)) else { return false };
+    let (Some(pid), Some(signal)) = (Pid::from_raw(id.pid), Signal::from_named_raw(signo)) else {
+        return false;
+    };
     let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
     identify(id.pid) == Some(id) && pidfd_send_signal(&fd, signal).is_ok()
 }

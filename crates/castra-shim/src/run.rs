@@ -123,7 +123,8 @@ fn set_up(dir: &OwnedFd, spec: &StartSpec) -> Result<Shim, StartError> {
         snd_buf: child.snd_buf,
         epoch: spec.epoch,
     };
-    let recorded = log.note(&started).map_err(|e| io_error("log", e)).and_then(|()| write_meta(dir, &meta, true));
+    let recorded =
+        log.note(&started).map_err(|e| io_error("log", e)).and_then(|()| write_meta(dir, &meta, true));
     if let Err(error) = recorded {
         while procs::kill_below(own.pid) {
             while let procs::Ended::Child(..) = procs::reap() {}

@@ -58,8 +58,9 @@ fn prepare(dir: &Path) -> Result<(OwnedFd, OwnedFd, StartSpec), StartError> {
 
     let dir = open(dir, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
         .map_err(|e| io_error("run directory", e))?;
-    let lock = openat(&dir, LOCK, OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, 0o600.into())
-        .map_err(|e| io_error("lock", e))?;
+    let lock =
+        openat(&dir, LOCK, OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, 0o600.into())
+            .map_err(|e| io_error("lock", e))?;
     if !sys::lock(&lock).map_err(|e| io_error("lock", e))? {
         return Err(StartError::Busy);
     }

@@ -181,7 +181,12 @@ impl Log {
     /// Removes what was appended since `mark`. Nobody has seen it: readers are served between events.
     pub(crate) fn take_back(&mut self, mark: &Mark) -> io::Result<()> {
         if self.segments.len() > mark.segments {
-            let keep = openat(&self.dir, segment_name(mark.segments as u32), OFlags::RDWR | OFlags::CLOEXEC, 0.into())?;
+            let keep = openat(
+                &self.dir,
+                segment_name(mark.segments as u32),
+                OFlags::RDWR | OFlags::CLOEXEC,
+                0.into(),
+            )?;
             for number in mark.segments + 1..=self.segments.len() {
                 unlinkat(&self.dir, segment_name(number as u32), AtFlags::empty())?;
             }

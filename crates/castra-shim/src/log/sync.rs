@@ -45,7 +45,10 @@ impl Syncer {
         let state = State { dirty: VecDeque::new(), dir: None, failed: Vec::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new(), wake });
         let theirs = Arc::clone(&shared);
-        std::thread::Builder::new().name("sync".to_owned()).stack_size(64 << 10).spawn(move || sync_loop(&theirs))?;
+        std::thread::Builder::new()
+            .name("sync".to_owned())
+            .stack_size(64 << 10)
+            .spawn(move || sync_loop(&theirs))?;
         Ok(Syncer(shared))
     }
 

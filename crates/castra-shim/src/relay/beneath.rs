@@ -57,7 +57,12 @@ pub(crate) fn parts(path: &str) -> Result<Vec<&str>, RelayError> {
 }
 
 /// Opens `path` below `root`.
-pub(crate) fn open_beneath(root: impl AsFd, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, RelayError> {
+pub(crate) fn open_beneath(
+    root: impl AsFd,
+    path: &str,
+    flags: OFlags,
+    mode: Mode,
+) -> Result<OwnedFd, RelayError> {
     parts(path)?;
     let flags = flags | OFlags::CLOEXEC;
     let name = if path.is_empty() { "." } else { path };
@@ -121,7 +126,9 @@ mod tests {
             assert!(open_beneath(&root, path, OFlags::RDONLY, Mode::empty()).is_ok(), "{path}");
             assert!(walk(&root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).is_ok(), "{path}");
         }
-        for path in ["out", "abs", "in/b/f", "in", "../secret", "a/../../secret", "/etc/passwd", "a//b", "./a"] {
+        for path in
+            ["out", "abs", "in/b/f", "in", "../secret", "a/../../secret", "/etc/passwd", "a//b", "./a"]
+        {
             assert!(open_beneath(&root, path, OFlags::RDONLY, Mode::empty()).is_err(), "{path}");
             assert!(walk(&root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).is_err(), "{path}");
         }

@@ -106,7 +106,11 @@ fn write_some(mut pipe: std::process::ChildStdin, rest: &[u8]) -> Option<(std::p
     }
 }
 
-fn wait(out: &Pipe<impl Read + AsFd>, err: &Pipe<impl Read + AsFd>, stdin: Option<std::os::fd::BorrowedFd<'_>>) {
+fn wait(
+    out: &Pipe<impl Read + AsFd>,
+    err: &Pipe<impl Read + AsFd>,
+    stdin: Option<std::os::fd::BorrowedFd<'_>>,
+) {
     let mut fds = Vec::with_capacity(3);
     fds.extend(out.source.as_ref().map(|f| PollFd::from_borrowed_fd(f.as_fd(), PollFlags::IN)));
     fds.extend(err.source.as_ref().map(|f| PollFd::from_borrowed_fd(f.as_fd(), PollFlags::IN)));

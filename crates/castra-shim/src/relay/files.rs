@@ -37,7 +37,9 @@ pub(crate) fn handle(home: &Path, request: Request, data: &[u8]) -> Result<(Repl
         }
         Request::Append { at, offset, mode } => append(&root(&at)?, &at.path, offset, mode, data)?,
         Request::Get { at, offset, len } => return get(&root(&at)?, &at.path, offset, len),
-        Request::List { at } => return Ok((Reply::List { entries: list(&root(&at)?, &at.path)? }, Vec::new())),
+        Request::List { at } => {
+            return Ok((Reply::List { entries: list(&root(&at)?, &at.path)? }, Vec::new()));
+        }
         Request::Stat { at } => return Ok((Reply::Stat { entry: stat(&root(&at)?, &at.path)? }, Vec::new())),
         Request::Remove { at } => remove(&root(&at)?, &at.path)?,
         Request::CopyTree { from, to } => {
@@ -95,7 +97,13 @@ fn temp_name() -> String {
 }
 
 /// Replaces `name` in `dir`: temp file, write, fsync, rename, fsync of the directory.
-pub(crate) fn put_file(dir: BorrowedFd<'_>, name: &str, mode: u32, sync: bool, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn put_file(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    mode: u32,
+    sync: bool,
+    bytes: &[u8],
+) -> std::io::Result<()> {
     let temp = temp_name();
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     // Secrets are never readable for a moment: made 0600, widened only when that was asked for.
@@ -175,7 +183,8 @@ fn entry(name: String, stat: &Stat) -> Entry {
         FileType::Symlink => EntryKind::Link,
         _ => EntryKind::Other,
     };
-    let mtime_ns = (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
+    let mtime_ns =
+        (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
     Entry { name, kind, size: stat.st_size as u64, mode: stat.st_mode & 0o7777, mtime_ns, inode: stat.st_ino }
 }
 
@@ -289,7 +298,12 @@ fn remove_entry(
 
 /// Through a descriptor that holds the directory itself, so that no link is followed.
 fn make_readable(dir: &OwnedFd, name: impl rustix::path::Arg) -> Result<(), Errno> {
-    let held = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let held = openat(
+        dir,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from(0o700))
 }
 

@@ -54,7 +54,9 @@ impl Relay {
         cancel: &AtomicBool,
     ) -> Result<(Reply, Vec<u8>), RelayError> {
         let reply = match request {
-            Request::Start { run, image, spec } => Reply::Started(start::start(&self.home, &run, &image, &spec)?),
+            Request::Start { run, image, spec } => {
+                Reply::Started(start::start(&self.home, &run, &image, &spec)?)
+            }
             Request::Connect { run } => return Err(RelayError::NoShim { run }),
             Request::TreeState { run } => Reply::Tree(Box::new(tree::state(&self.home, &run)?)),
             Request::Sweep { run_id } => Reply::Swept(tree::sweep(run_id)),

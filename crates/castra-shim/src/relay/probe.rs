@@ -15,7 +15,8 @@ use super::start::scope_runner;
 use crate::{BUILD, procs};
 
 /// Looked up in PATH.
-const PROGRAMS: &[&str] = &["bwrap", "claude", "npm", "node", "git", "tmux", "curl", "unshare", "slirp4netns"];
+const PROGRAMS: &[&str] =
+    &["bwrap", "claude", "npm", "node", "git", "tmux", "curl", "unshare", "slirp4netns"];
 
 /// A machine id of castra's own, where the system has none.
 const MACHINE_ID: &str = "machine-id";
@@ -40,7 +41,10 @@ pub(crate) fn probe(home: &Path) -> Result<Probe, RelayError> {
         cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         memory_bytes: memory().unwrap_or(0),
         uid: rustix::process::geteuid().as_raw(),
-        home: std::path::absolute(home).map_err(|e| failed_io("home", &shown, &e))?.to_string_lossy().into_owned(),
+        home: std::path::absolute(home)
+            .map_err(|e| failed_io("home", &shown, &e))?
+            .to_string_lossy()
+            .into_owned(),
         user_home: std::env::var("HOME").unwrap_or_default(),
         disk_free: disk.f_bavail.saturating_mul(disk.f_frsize),
         programs,

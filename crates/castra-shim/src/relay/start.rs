@@ -42,9 +42,10 @@ pub(crate) fn start(home: &Path, run: &str, image: &str, spec: &StartSpec) -> Re
     if let Some(scope) = scope_runner() {
         let mut command = Command::new(scope);
         command.args(["--user", "--scope", "--quiet", "--collect", "--"]).arg(&shim).args(&args);
-        command.env_clear().envs(std::env::vars_os().filter(|(k, _)| {
-            matches!(k.to_str(), Some("XDG_RUNTIME_DIR" | "DBUS_SESSION_BUS_ADDRESS"))
-        }));
+        command.env_clear().envs(
+            std::env::vars_os()
+                .filter(|(k, _)| matches!(k.to_str(), Some("XDG_RUNTIME_DIR" | "DBUS_SESSION_BUS_ADDRESS"))),
+        );
         // No line at all: the scope was not made and the shim not started.
         if let Some(ready) = ready(command, &spec)? {
             return settled(ready);
@@ -134,7 +135,9 @@ pub(crate) fn connect(home: &Path, run: &str) -> Result<UnixStream, RelayError> 
             let _ = sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, None);
             Ok(UnixStream::from(socket))
         }
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED | rustix::io::Errno::AGAIN) => Err(no_shim()),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED | rustix::io::Errno::AGAIN) => {
+            Err(no_shim())
+        }
         Err(e) => Err(failed("connect", run, e)),
     }
 }

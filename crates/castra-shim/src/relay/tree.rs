@@ -50,7 +50,8 @@ pub(crate) fn state(home: &Path, run: &str) -> Result<TreeState, RelayError> {
     let lives = |id: Option<ProcessId>| !rebooted && id.is_some_and(alive_or_reaped);
     let proof = if rebooted {
         Proof::Rebooted
-    } else if let Some(reaped) = read_small(&dir, REAPED).and_then(|text| serde_json::from_slice(&text).ok()) {
+    } else if let Some(reaped) = read_small(&dir, REAPED).and_then(|text| serde_json::from_slice(&text).ok())
+    {
         Proof::Reaped(reaped)
     } else if ended_in_log(&dir) {
         Proof::Logged
@@ -82,7 +83,10 @@ fn alive_or_reaped(id: ProcessId) -> bool {
 fn ended_in_log(dir: &std::os::fd::OwnedFd) -> bool {
     let last_note = || {
         let entries = list(dir, LOG_DIR).ok()?;
-        let last = entries.iter().rev().find(|e| segment_number(&e.name).is_some() && e.size > SEGMENT_HEADER as u64)?;
+        let last = entries
+            .iter()
+            .rev()
+            .find(|e| segment_number(&e.name).is_some() && e.size > SEGMENT_HEADER as u64)?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let file = open_beneath(dir, &format!("{LOG_DIR}/{}", last.name), flags, Mode::empty()).ok()?;
         let mut data = Vec::new();
@@ -107,10 +111,7 @@ pub(crate) fn sweep(run_id: Uuid) -> Swept {
     loop {
         let victims = marked(mark.as_bytes());
         if victims.is_empty() || Instant::now() > deadline {
-            return Swept {
-                killed: killed.into_values().collect(),
-                left: victims,
-            };
+            return Swept { killed: killed.into_values().collect(), left: victims };
         }
         for id in victims {
             if procs::signal(id, libc::SIGKILL) {

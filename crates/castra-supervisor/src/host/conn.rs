@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use castra_proto::shim::{
-    Answer, Command, FRAME_HEADER, FrameError, Hello, InputId, MAX_RECORDS, Reason, Refused, SignalTarget, Status,
-    Stream, VERSIONS, highest_common, split_frame, split_record, write_parts,
+    Answer, Command, FRAME_HEADER, FrameError, Hello, InputId, MAX_RECORDS, Reason, Refused, SignalTarget,
+    Status, Stream, VERSIONS, highest_common, split_frame, split_record, write_parts,
 };
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -123,8 +123,9 @@ impl ShimConn {
             writer.send(Command::Hello(hello)).await?;
             reader.hello().await
         };
-        let hello =
-            tokio::time::timeout(HELLO_DEADLINE, exchange).await.map_err(|_| ConnError::Timeout(HELLO_DEADLINE))??;
+        let hello = tokio::time::timeout(HELLO_DEADLINE, exchange)
+            .await
+            .map_err(|_| ConnError::Timeout(HELLO_DEADLINE))??;
         if hello.run != join.run {
             return Err(ConnError::WrongRun(hello.run));
         }
@@ -266,7 +267,12 @@ impl ShimWriter {
         command.encode(&mut self.out);
         match self.io.write_all(&self.out).await {
             Ok(()) => Ok(()),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 Err(ConnError::Closed)
             }
             Err(e) => Err(e.into()),

@@ -18,6 +18,7 @@ mod image;
 mod local;
 mod log;
 mod pipe;
+mod relayed;
 
 pub use conn::{ConnError, Join, Record, ShimConn, ShimMsg, ShimReader, ShimWriter};
 pub use files::{get, put};
@@ -25,6 +26,7 @@ pub use image::{install_image, shim_image, shim_image_id};
 pub use local::LocalHost;
 pub use log::{LogReadError, LogReader};
 pub use pipe::PipeHost;
+pub use relayed::RelayHost;
 
 /// A run's directory below `$CASTRA_HOME` on its host: `sessions/<id>/runs/<n>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
