@@ -308,7 +308,7 @@ def interrupt_stream(c):
     c.result()
 
 
-@scenario([call("Bash", command="sleep 30")])
+@scenario([call("Bash", command="tail -f /dev/null")])
 def interrupt_tool(c):
     c.user("interrupt_tool", "sleep")
     c.until(calls_tool, "tool")
@@ -531,7 +531,7 @@ def text_error(c):
     c.result()
 
 
-@scenario([call("Bash", command="sleep 30")], kill=True)
+@scenario([call("Bash", command="tail -f /dev/null")], kill=True)
 def killed_in_tool(c):
     c.user("killed_in_tool", "sleep")
     c.until(calls_tool, "tool")

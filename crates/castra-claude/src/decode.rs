@@ -14,6 +14,8 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use uuid::Uuid;
 
+pub(crate) use read::{is_interrupt, is_synthetic};
+pub(crate) use summary::one_line;
 pub use summary::{last_sentence, preview};
 
 /// The decoder of one run's output.

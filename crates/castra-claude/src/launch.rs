@@ -1,9 +1,14 @@
 //! From a [`SessionSpec`] to argv, environment and files. Refuses, with the reason, what cannot work.
 
+mod arguments;
+mod environment;
 mod refusal;
 
+use crate::input;
+use castra_proto::spec::{Mode, PermissionMode};
 use castra_proto::{RunId, SessionSpec};
 pub use refusal::Refusal;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -88,11 +93,128 @@ pub fn check(spec: &SessionSpec, context: &LaunchContext) -> Result<(), Refusal>
     launch(spec, context).map(drop)
 }
 
-pub fn launch(_spec: &SessionSpec, context: &LaunchContext) -> Result<Launch, Refusal> {
-    Ok(Launch {
-        argv: vec![context.claude.clone()],
-        env: BTreeMap::new(),
-        files: Vec::new(),
-        initialize: Vec::new(),
-    })
+/// Argv, environment, files and the first line for a run; or the reason why it cannot be.
+pub fn launch(spec: &SessionSpec, context: &LaunchContext) -> Result<Launch, Refusal> {
+    not_yet(spec)?;
+    permissions(spec, context)?;
+    let mut files = Vec::new();
+    let mcp = mcp_config(spec)?.map(|config| keep(&mut files, context, "mcp.json", &config));
+    let settings = match &spec.settings {
+        None => None,
+        Some(settings) if settings.is_object() => Some(keep(&mut files, context, "settings.json", settings)),
+        Some(_) => return Err(Refusal::Shape { field: "settings".into(), shape: "an object" }),
+    };
+    let argv = arguments::arguments(spec, context, mcp.as_deref(), settings.as_deref())?;
+    let env = environment::environment(spec, context)?;
+    let initialize =
+        input::control(&initialize_id(context.run_id), "initialize", &initialize(spec, context)?);
+    Ok(Launch { argv, env, files, initialize })
 }
+
+fn not_yet(spec: &SessionSpec) -> Result<(), Refusal> {
+    let later = [
+        ("mode: terminal", spec.mode == Mode::Terminal),
+        ("host", spec.host.as_deref().is_some_and(|host| host != "local")),
+        ("credential", spec.credential.is_some()),
+        ("seed", spec.seed.is_some()),
+        ("tmux", spec.tmux.is_some()),
+        ("tui", spec.tui.is_some()),
+    ];
+    match later.into_iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(Refusal::NotYet { field }),
+        None => Ok(()),
+    }
+}
+
+fn permissions(spec: &SessionSpec, context: &LaunchContext) -> Result<(), Refusal> {
+    let mode = spec.permission_mode;
+    if mode == PermissionMode::BypassPermissions && context.is_root && !context.allow_root_bypass {
+        return Err(Refusal::BypassAsRoot);
+    }
+    if mode.may_ask() && spec.permission_timeout_s == Some(0) {
+        return Err(Refusal::NobodyToAnswer { mode: mode.as_str() });
+    }
+    Ok(())
+}
+
+/// Headers and variables of MCP servers are secrets: they go into a file, never into argv.
+fn mcp_config(spec: &SessionSpec) -> Result<Option<Value>, Refusal> {
+    for (name, server) in &spec.mcp_servers {
+        let field = || format!("mcp_servers.{name}");
+        if !server.is_object() {
+            return Err(Refusal::Shape { field: field(), shape: "an object, as in claude's mcpServers" });
+        }
+        if server.get("type").is_some_and(|kind| kind == "sdk") {
+            return Err(Refusal::Shape {
+                field: field(),
+                shape: "a server that claude can reach itself (stdio, http or sse); an `sdk` server would have to \
+                        live in castra",
+            });
+        }
+    }
+    Ok((!spec.mcp_servers.is_empty()).then(|| json!({ "mcpServers": spec.mcp_servers })))
+}
+
+fn keep(files: &mut Vec<LaunchFile>, context: &LaunchContext, name: &str, content: &Value) -> String {
+    let path = format!("{}/{name}", context.files_dir.trim_end_matches('/'));
+    files.push(LaunchFile { path: path.clone(), mode: 0o600, bytes: content.to_string().into_bytes() });
+    path
+}
+
+/// What only the first `initialize` can set, and what shall not stand in argv.
+fn initialize(spec: &SessionSpec, context: &LaunchContext) -> Result<Map<String, Value>, Refusal> {
+    let mut fields = Map::new();
+    let system = prompt(
+        context,
+        ("system_prompt", &spec.system_prompt),
+        ("system_prompt_file", &spec.system_prompt_file),
+    )?;
+    let append = prompt(
+        context,
+        ("append_system_prompt", &spec.append_system_prompt),
+        ("append_system_prompt_file", &spec.append_system_prompt_file),
+    )?;
+    if let Some(text) = system {
+        fields.insert("systemPrompt".into(), json!([text]));
+    }
+    if let Some(text) = append {
+        fields.insert("appendSystemPrompt".into(), json!(text));
+    }
+    for (field, name, value) in
+        [("agents", "agents", &spec.agents), ("output_schema", "jsonSchema", &spec.output_schema)]
+    {
+        match value {
+            None => {}
+            Some(value) if value.is_object() => drop(fields.insert(name.into(), value.clone())),
+            Some(_) => return Err(Refusal::Shape { field: field.into(), shape: "an object" }),
+        }
+    }
+    if let Some(skills) = &spec.skills {
+        fields.insert("skills".into(), json!(skills));
+    }
+    if spec.forward_subagent_text {
+        fields.insert("forwardSubagentText".into(), json!(true));
+    }
+    Ok(fields)
+}
+
+type Named<'a> = (&'static str, &'a Option<String>);
+
+fn prompt<'a>(
+    context: &'a LaunchContext,
+    text: Named<'a>,
+    file: Named<'a>,
+) -> Result<Option<&'a str>, Refusal> {
+    match (text.1, file.1) {
+        (Some(_), Some(_)) => Err(Refusal::Exclusive { first: text.0, second: file.0 }),
+        (Some(text), None) => Ok(Some(text)),
+        (None, Some(path)) => match context.file_texts.get(path) {
+            Some(text) => Ok(Some(text)),
+            None => Err(Refusal::FileNotRead { field: file.0, path: path.clone() }),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests;

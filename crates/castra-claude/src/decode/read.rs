@@ -70,6 +70,11 @@ pub(crate) fn is_interrupt(text: &str) -> bool {
     matches!(text, "[Request interrupted by user]" | "[Request interrupted by user for tool use]")
 }
 
+/// claude's own words in the model's name: API errors, "No response requested.".
+pub(crate) fn is_synthetic(value: &Value) -> bool {
+    text(&value["message"], "model") == Some("<synthetic>")
+}
+
 fn result(value: &mut Value) -> ResultFact {
     let subtype = string(value, "subtype").unwrap_or_default();
     let is_error = flag(value, "is_error");

@@ -49,7 +49,7 @@ pub fn preview(input: &Value) -> String {
 }
 
 /// One line without control characters, shortened with `…`.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let blank = |c: char| c.is_whitespace() || c.is_control();
     // More than LIMIT words cannot be shown.
     let words: Vec<&str> = text.split(blank).filter(|word| !word.is_empty()).take(LIMIT).collect();
