@@ -36,6 +36,7 @@ pub(crate) struct WhenTable {
     pub(crate) system_contains: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) offers_tool: Option<String>,
+    pub(crate) plan_mode: Option<bool>,
     pub(crate) side: Option<String>,
 }
 

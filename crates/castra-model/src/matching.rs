@@ -126,7 +126,8 @@ impl When {
         let model = self.model.as_ref().is_none_or(|part| facts.model.contains(part));
         let system = self.system_contains.as_ref().is_none_or(|part| facts.system.contains(part));
         let tool = self.offers_tool.as_ref().is_none_or(|name| facts.tools.contains(name));
-        if !(model && system && tool) {
+        let plan = self.plan_mode.is_none_or(|want| want == facts.plan_mode);
+        if !(model && system && tool && plan) {
             return None;
         }
         let mut found = Found::default();

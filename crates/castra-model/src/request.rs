@@ -37,6 +37,8 @@ pub(crate) struct Facts {
     pub(crate) tools: Vec<String>,
     /// The folder that claude's system prompt names.
     pub(crate) cwd: Option<String>,
+    pub(crate) plan_mode: bool,
+    pub(crate) plan_file: Option<String>,
     pub(crate) side: Option<Side>,
     /// A quarter of the body's bytes; the real tokenizer is not public.
     pub(crate) input_tokens: u64,
@@ -185,6 +187,8 @@ impl Facts {
             facts.add(message, messages);
         }
         facts.cwd = cwd(&facts.system);
+        facts.plan_mode = plan_mode(&facts.system);
+        facts.plan_file = plan_file(&facts.system);
         facts.side = Side::of(body, &facts, last_raw(messages));
         Ok(facts)
     }
@@ -275,9 +279,31 @@ fn is_cli_echo(text: &str) -> bool {
     MARKS.iter().any(|mark| text.starts_with(mark))
 }
 
-/// A message sent while a tool ran joins the turn as a note of this form (2.1.197 and 2.1.329).
-fn note_from_user(_text: &str) -> Option<&str> {
-    None
+/// A message sent while a tool ran joins the turn as a `system` message of this form.
+/// Seen on 2.1.197 (the first end) and 2.1.329 (the second).
+fn note_from_user(text: &str) -> Option<&str> {
+    const ENDS: [&str; 2] = [
+        "\n\nIMPORTANT: After completing your current task",
+        "\n\nThis is how Claude Code surfaces messages the user sends",
+    ];
+    let note = text.trim_start().strip_prefix("The user sent a new message while you were working:\n")?;
+    let end = ENDS.iter().filter_map(|end| note.rfind(end)).min().unwrap_or(note.len());
+    Some(note[..end].trim())
+}
+
+/// Whether the newest word on it says that plan mode is on.
+fn plan_mode(system: &str) -> bool {
+    system.rfind("Plan mode is active") > system.rfind("Exited Plan Mode")
+}
+
+/// Where the CLI wants the plan written.
+fn plan_file(system: &str) -> Option<String> {
+    let path = |before: &str, after: &str| {
+        let (_, rest) = system.rsplit_once(before)?;
+        rest.split_once(after).map(|(path, _)| path.to_owned())
+    };
+    path("create your plan at ", " using the Write tool")
+        .or_else(|| path("A plan file already exists at ", ". You can read it"))
 }
 
 fn cwd(system: &str) -> Option<String> {

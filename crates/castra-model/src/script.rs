@@ -89,6 +89,7 @@ pub(crate) struct When {
     pub(crate) system_contains: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) offers_tool: Option<String>,
+    pub(crate) plan_mode: Option<bool>,
     pub(crate) side: Option<Side>,
 }
 
@@ -228,6 +229,7 @@ fn check_when(table: WhenTable) -> Checked<When> {
         system_contains,
         model,
         offers_tool,
+        plan_mode,
         side,
     } = table;
     for (field, number) in
@@ -253,6 +255,7 @@ fn check_when(table: WhenTable) -> Checked<When> {
         system_contains,
         model,
         offers_tool,
+        plan_mode,
         side: side.transpose()?,
     })
 }

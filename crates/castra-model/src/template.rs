@@ -31,6 +31,7 @@ enum Var {
     Call,
     Model,
     Cwd,
+    PlanFile,
     EchoAfter(String),
     Capture(usize),
     Count(usize),
@@ -38,7 +39,7 @@ enum Var {
 }
 
 impl Var {
-    const NAMES: &str = "last_user, user_texts, tool_result, tool_result:CHARS, tool_name, call, model, cwd, \
+    const NAMES: &str = "last_user, user_texts, tool_result, tool_result:CHARS, tool_name, call, model, cwd, plan_file, \
                          echo_after:PREFIX, capture:N, count_to:N, open";
 
     fn parse(source: &str) -> Result<Self, TemplateError> {
@@ -62,6 +63,7 @@ impl Var {
             ("call", None) => Self::Call,
             ("model", None) => Self::Model,
             ("cwd", None) => Self::Cwd,
+            ("plan_file", None) => Self::PlanFile,
             ("open", None) => Self::Open,
             ("echo_after", argument) => match argument.map(str::trim).filter(|prefix| !prefix.is_empty()) {
                 Some(prefix) => Self::EchoAfter(prefix.to_owned()),
@@ -160,6 +162,7 @@ fn push_var(out: &mut String, var: &Var, scene: &Scene<'_>) {
         Var::Call => out.push_str(&scene.call.to_string()),
         Var::Model => out.push_str(&facts.model),
         Var::Cwd => out.push_str(facts.cwd.as_deref().unwrap_or(".")),
+        Var::PlanFile => out.push_str(facts.plan_file.as_deref().unwrap_or("plan.md")),
         Var::EchoAfter(prefix) => {
             out.push_str(echo_after(facts.last_user.as_deref().unwrap_or_default(), prefix));
         }
@@ -272,7 +275,7 @@ mod tests {
             ("{{tool_name}}: {{tool_result}}", "Bash: größe"),
             ("{{tool_result:3}}", "grö…"),
             ("{{tool_result:5}}", "größe"),
-            ("{{call}} {{model}} {{cwd}}", "3 claude-opus-4-8 /w"),
+            ("{{call}} {{model}} {{cwd}} {{plan_file}}", "3 claude-opus-4-8 /w plan.md"),
             ("{{echo_after:run:}}", "ls -l"),
             ("{{echo_after:no such}}", "Run: ls -l"),
             ("[{{capture:1}}|{{capture:7}}]", "[ls|]"),
