@@ -121,10 +121,10 @@ impl Reply {
                 blocks.map(|(n, block)| check_block(block, n)).collect::<Checked<_>>()?
             }
             (None, None) if refused.is_some() => Vec::new(),
-            (None, None) => return Err((".".to_owned(), Problem::OneOf("text, blocks, error"))),
+            (None, None) => return Err((String::new(), Problem::OneOf("text, blocks, error"))),
         };
         if refused.is_some() && !(blocks.is_empty() && incidents.is_empty() && pace.is_none()) {
-            return Err(("error".to_owned(), Problem::Excludes("without `after_chars`, content or its timing")));
+            return Err(("error".to_owned(), Problem::Excludes("without `after_chars`, content and its timing")));
         }
         let pace = pace.map(check_pace).transpose()?;
         let start_delay = Duration::from_millis(start_delay_ms.unwrap_or(0));

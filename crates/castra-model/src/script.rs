@@ -215,7 +215,10 @@ fn check(table: RuleTable) -> Checked<(When, Reply)> {
 }
 
 fn check_reply(table: ReplyTable) -> Checked<Reply> {
-    Reply::check(table).map_err(|(field, problem)| (format!("reply.{field}"), problem))
+    Reply::check(table).map_err(|(field, problem)| {
+        let field = if field.is_empty() { "reply".to_owned() } else { format!("reply.{field}") };
+        (field, problem)
+    })
 }
 
 fn check_when(table: WhenTable) -> Checked<When> {
