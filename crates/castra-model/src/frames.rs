@@ -54,7 +54,15 @@ impl Frames {
     /// `pace` holds for streams only: an object is not read before it ends.
     pub(crate) fn new(message: Message, form: Form, pace: Option<Pace>, incidents: Vec<Incident>) -> Self {
         let pace = pace.filter(|_| form == Form::Events);
-        Self { message, form, pace, incidents: incidents.into(), sent: 0, at: At::Start, input: String::new() }
+        Self {
+            message,
+            form,
+            pace,
+            incidents: incidents.into(),
+            sent: 0,
+            at: At::Start,
+            input: String::new(),
+        }
     }
 
     fn take_incident(&mut self, due: u64) -> Option<Step> {

@@ -46,11 +46,10 @@ fn a_stream_has_the_events_of_the_real_api_in_order() {
     let steps: Vec<_> =
         Frames::new(message(vec![thinking, text("hi"), tool()]), Form::Events, None, vec![]).collect();
     let id = Ids(uuid::Uuid::from_u128(7)).message();
-    let usage = |output| {
-        json!({"input_tokens": 11, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": output})
-    };
+    let usage = |output| json!({"input_tokens": 11, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": output});
     let input = json!({"command": "echo \"é\""}).to_string();
-    let (first, second) = (input.chars().take(24).collect::<String>(), input.chars().skip(24).collect::<String>());
+    let (first, second) =
+        (input.chars().take(24).collect::<String>(), input.chars().skip(24).collect::<String>());
     assert_eq!(second, "", "the input fits one delta, which the next lines rely on");
     let want = [
         json!({"type": "message_start", "message": {"id": id, "type": "message", "role": "assistant",
@@ -126,7 +125,8 @@ fn pace_and_mishaps_fall_on_exact_characters() {
     let ms = Duration::from_millis;
     let pace = Some(Pace { chars: 2, delay: ms(5) });
     let quick = Some(Pace { chars: 2, delay: ms(0) });
-    let error = ApiError { status: 529, kind: "overloaded_error".into(), message: String::new(), retry_after: None };
+    let error =
+        ApiError { status: 529, kind: "overloaded_error".into(), message: String::new(), retry_after: None };
     let table = [
         (None, vec![], vec!["abcdé", "stop"]),
         (quick, vec![], vec!["ab", "cd", "é", "stop"]),
@@ -151,7 +151,9 @@ fn pace_and_mishaps_fall_on_exact_characters() {
 
 #[test]
 fn a_huge_text_comes_in_few_small_pieces() {
-    let script = crate::Script::parse("[[rule]]\nreply.blocks = [{ text = \"0123456789\", size = \"10MB\" }]").unwrap();
+    let script =
+        crate::Script::parse("[[rule]]\nreply.blocks = [{ text = \"0123456789\", size = \"10MB\" }]")
+            .unwrap();
     let facts = crate::request::Facts::default();
     let scene = crate::template::Scene { facts: &facts, tool_result: None, captures: &[], call: 1 };
     let message = script.rules()[0].reply.render(&scene, &Ids(script.digest()));

@@ -91,7 +91,8 @@ impl Engine {
         self.tick += 1;
         let name = facts.conversation.as_str();
         if self.calls.len() >= CONVERSATIONS && !self.calls.contains_key(name) {
-            let oldest = self.calls.iter().min_by_key(|(_, calls)| calls.newest).map(|(name, _)| name.clone());
+            let oldest =
+                self.calls.iter().min_by_key(|(_, calls)| calls.newest).map(|(name, _)| name.clone());
             oldest.map(|name| self.calls.remove(&name));
         }
         let calls = self.calls.entry(name.to_owned()).or_default();

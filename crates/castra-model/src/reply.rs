@@ -92,8 +92,17 @@ fn at<E: Into<Problem>>(field: impl Into<String>) -> impl FnOnce(E) -> (String, 
 
 impl Reply {
     pub(crate) fn check(table: ReplyTable) -> Checked<Self> {
-        let ReplyTable { text, blocks, stop_reason, usage, start_delay_ms, pace, stall, cut_after_chars, error } =
-            table;
+        let ReplyTable {
+            text,
+            blocks,
+            stop_reason,
+            usage,
+            start_delay_ms,
+            pace,
+            stall,
+            cut_after_chars,
+            error,
+        } = table;
         let mut incidents = Vec::new();
         if let Some(table) = stall {
             incidents.push(check_stall(&table)?);
@@ -114,7 +123,10 @@ impl Reply {
         let blocks = match (text, blocks) {
             (Some(_), Some(_)) => return Err(("text".to_owned(), Problem::Excludes("blocks"))),
             (Some(text), None) => {
-                vec![ReplyBlock::Text { text: Template::parse(&text).map_err(at("text"))?, length: Length::Times(1) }]
+                vec![ReplyBlock::Text {
+                    text: Template::parse(&text).map_err(at("text"))?,
+                    length: Length::Times(1),
+                }]
             }
             (None, Some(blocks)) => {
                 let blocks = blocks.into_iter().enumerate();
@@ -124,7 +136,10 @@ impl Reply {
             (None, None) => return Err((String::new(), Problem::OneOf("text, blocks, error"))),
         };
         if refused.is_some() && !(blocks.is_empty() && incidents.is_empty() && pace.is_none()) {
-            return Err(("error".to_owned(), Problem::Excludes("without `after_chars`, content and its timing")));
+            return Err((
+                "error".to_owned(),
+                Problem::Excludes("without `after_chars`, content and its timing"),
+            ));
         }
         let pace = pace.map(check_pace).transpose()?;
         let start_delay = Duration::from_millis(start_delay_ms.unwrap_or(0));
@@ -150,7 +165,8 @@ impl Reply {
                 Block::ToolUse { id: ids.tool(n), name: name.clone(), input: input.render(scene) }
             }
         });
-        let mut message = Message::new(ids, scene.facts.model.clone(), blocks.collect(), scene.facts.input_tokens);
+        let mut message =
+            Message::new(ids, scene.facts.model.clone(), blocks.collect(), scene.facts.input_tokens);
         message.usage.apply(&self.usage);
         if let Some(stop_reason) = &self.stop_reason {
             message.stop_reason.clone_from(stop_reason);

@@ -141,7 +141,8 @@ impl Content {
             Self::Text(text) => (Some(text.as_str()), &[][..]),
             Self::Blocks(blocks) => (None, blocks.as_slice()),
         };
-        let many = many.iter().filter(|block| block.r#type == "text").filter_map(|block| block.text.as_deref());
+        let many =
+            many.iter().filter(|block| block.r#type == "text").filter_map(|block| block.text.as_deref());
         one.into_iter().chain(many)
     }
 
@@ -200,12 +201,7 @@ impl Facts {
                 self.tool_results.clear();
             }
             "system" => {
-                for text in message.content.texts() {
-                    match note_from_user(text) {
-                        Some(note) => self.add_user_text(note),
-                        None => push_line(&mut self.system, text),
-                    }
-                }
+                message.content.texts().for_each(|text| self.add_system_text(text));
             }
             _ => {
                 for block in message.content.blocks().iter().filter(|block| block.r#type == "tool_result") {
@@ -213,19 +209,19 @@ impl Facts {
                 }
                 for text in message.content.texts() {
                     let (own, reminders) = without_reminders(text);
-                    reminders.iter().for_each(|reminder| {
-                        if let Some(note) = note_from_user(reminder) {
-                            self.add_user_text(note);
-                        } else {
-                            push_line(&mut self.system, reminder);
-                        }
-                    });
+                    reminders.into_iter().for_each(|reminder| self.add_system_text(reminder));
                     if !own.is_empty() && !is_cli_echo(&own) {
                         self.add_user_text(&own);
                     }
                 }
             }
         }
+    }
+
+    fn add_system_text(&mut self, text: &str) {
+        let (rest, notes) = notes_from_user(text);
+        push_line(&mut self.system, rest);
+        notes.for_each(|note| self.add_user_text(note));
     }
 
     fn add_user_text(&mut self, text: &str) {
@@ -236,7 +232,7 @@ impl Facts {
 }
 
 fn push_line(text: &mut String, line: &str) {
-    if !text.is_empty() {
+    if !text.is_empty() && !line.is_empty() {
         text.push('\n');
     }
     text.push_str(line);
@@ -274,21 +270,25 @@ fn without_reminders(text: &str) -> (String, Vec<&str>) {
 
 /// The CLI's own records of local commands and interrupts, which it sends as user text.
 fn is_cli_echo(text: &str) -> bool {
-    const MARKS: [&str; 4] =
-        ["<local-command-", "<command-name>", "<bash-", "[Request interrupted by user"];
+    const MARKS: [&str; 4] = ["<local-command-", "<command-name>", "<bash-", "[Request interrupted by user"];
     MARKS.iter().any(|mark| text.starts_with(mark))
 }
 
-/// A message sent while a tool ran joins the turn as a `system` message of this form.
-/// Seen on 2.1.197 (the first end) and 2.1.329 (the second).
-fn note_from_user(text: &str) -> Option<&str> {
+/// Messages sent while a tool ran, and the rest of the text that they came in. They join the turn in a
+/// `system` message, alone or after other notes. Seen on 2.1.197 (the first end) and 2.1.329 (the second).
+fn notes_from_user(text: &str) -> (&str, impl Iterator<Item = &str>) {
+    const START: &str = "The user sent a new message while you were working:\n";
     const ENDS: [&str; 2] = [
         "\n\nIMPORTANT: After completing your current task",
         "\n\nThis is how Claude Code surfaces messages the user sends",
     ];
-    let note = text.trim_start().strip_prefix("The user sent a new message while you were working:\n")?;
-    let end = ENDS.iter().filter_map(|end| note.rfind(end)).min().unwrap_or(note.len());
-    Some(note[..end].trim())
+    let mut pieces = text.split(START);
+    let rest = pieces.next().unwrap_or_default().trim_end();
+    let notes = pieces.map(|note| {
+        let end = ENDS.iter().filter_map(|end| note.find(end)).min().unwrap_or(note.len());
+        note[..end].trim()
+    });
+    (rest, notes)
 }
 
 /// Whether the newest word on it says that plan mode is on.

@@ -78,17 +78,33 @@ fn what_the_user_wrote_is_told_from_what_the_cli_adds() {
     let note = "The user sent a new message while you were working:\nstop it\n\nplease\n\n";
     let old = format!("{note}IMPORTANT: After completing your current task, you MUST address …");
     let new = format!("{note}This is how Claude Code surfaces messages the user sends mid-turn — …");
+    let both = format!("[SYSTEM NOTIFICATION - NOT USER INPUT]\n\n{old}\n\n{new}");
     let table = [
+        (
+            json!([{"role": "user", "content": "a"}, {"role": "system", "content": both}]),
+            vec!["a", "stop it\n\nplease", "stop it\n\nplease"],
+        ),
         (json!([{"role": "user", "content": "plain"}]), vec!["plain"]),
         (json!([{"role": "user", "content": "<system-reminder>only this</system-reminder>"}]), vec![]),
-        (json!([{"role": "user", "content": "<system-reminder>a</system-reminder>\n\nb <system-reminder>"}]), vec!["b <system-reminder>"]),
-        (json!([{"role": "user", "content": [
+        (
+            json!([{"role": "user", "content": "<system-reminder>a</system-reminder>\n\nb <system-reminder>"}]),
+            vec!["b <system-reminder>"],
+        ),
+        (
+            json!([{"role": "user", "content": [
             {"type": "text", "text": "<local-command-stdout>3 $</local-command-stdout>"},
             {"type": "text", "text": "[Request interrupted by user]"},
-            {"type": "text", "text": "go on"}]}]), vec!["go on"]),
-        (json!([{"role": "user", "content": "a"}, {"role": "system", "content": old}]), vec!["a", "stop it\n\nplease"]),
-        (json!([{"role": "user", "content": "a"}, {"role": "system", "content": [{"type": "text", "text": new}]}]),
-            vec!["a", "stop it\n\nplease"]),
+            {"type": "text", "text": "go on"}]}]),
+            vec!["go on"],
+        ),
+        (
+            json!([{"role": "user", "content": "a"}, {"role": "system", "content": old}]),
+            vec!["a", "stop it\n\nplease"],
+        ),
+        (
+            json!([{"role": "user", "content": "a"}, {"role": "system", "content": [{"type": "text", "text": new}]}]),
+            vec!["a", "stop it\n\nplease"],
+        ),
     ];
     for (messages, want) in table {
         let facts = with_messages(messages.clone());
@@ -123,7 +139,10 @@ fn bodies_that_the_api_refuses() {
         (json!({"max_tokens": 1, "messages": []}), "model: Field required"),
         (json!({"model": "m", "max_tokens": 1}), "messages: Field required"),
         (json!({"model": "m", "messages": [{"role": "user", "content": ""}]}), "max_tokens: Field required"),
-        (json!({"model": "m", "max_tokens": 1, "messages": []}), "messages: at least one message is required"),
+        (
+            json!({"model": "m", "max_tokens": 1, "messages": []}),
+            "messages: at least one message is required",
+        ),
         (
             json!({"model": "m", "max_tokens": 1, "messages": [{"role": "tool", "content": ""}]}),
             "messages.0: unknown role `tool`",

@@ -151,14 +151,14 @@ fn route(
         ("POST", "/v1/messages") => messages(shared, headers, bytes, entry, ids),
         ("POST", "/v1/messages/count_tokens") => count_tokens(bytes, entry),
         ("GET", "/v1/models") => models(&script),
+        (_, "/v1/messages" | "/v1/messages/count_tokens" | "/v1/models") => {
+            Answer::refuse(405, "Method Not Allowed")
+        }
         ("GET", path) => match path.strip_prefix("/v1/models/") {
             Some(id) if script.models().iter().any(|known| known == id) => Answer::json(model(id)),
             Some(id) => Answer::refuse(404, format!("model: {id}")),
             None => Answer::refuse(404, "Not found"),
         },
-        (_, "/v1/messages" | "/v1/messages/count_tokens" | "/v1/models") => {
-            Answer::refuse(405, "Method Not Allowed")
-        }
         _ => Answer::refuse(404, "Not found"),
     }
 }
@@ -223,7 +223,9 @@ fn messages(
 fn unmatched(facts: &Facts) -> String {
     let last = match (facts.fresh_user, facts.tool_results.last()) {
         (true, _) => format!("the user text {:?}", facts.last_user.as_deref().unwrap_or_default()),
-        (false, Some(result)) => format!("a result of {}: {:?}", result.tool.as_deref().unwrap_or("?"), result.text),
+        (false, Some(result)) => {
+            format!("a result of {}: {:?}", result.tool.as_deref().unwrap_or("?"), result.text)
+        }
         (false, None) => "a request without a new user text".to_owned(),
     };
     let shown: String = last.chars().take(300).collect();
@@ -282,7 +284,8 @@ fn is_local(headers: &HeaderMap) -> bool {
         None => host.split(':').next().unwrap_or_default(),
     };
     let address = name.parse::<std::net::IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.to_canonical().is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 async fn respond(answer: Answer, ids: Ids) -> Response {

@@ -297,7 +297,8 @@ fn text_match(
 impl When {
     /// How many groups `{{capture:N}}` may name, group 0 included.
     fn groups(&self) -> usize {
-        let texts = [self.last_user.as_ref(), self.tool_result.as_ref().and_then(|result| result.text.as_ref())];
+        let texts =
+            [self.last_user.as_ref(), self.tool_result.as_ref().and_then(|result| result.text.as_ref())];
         let groups = texts.into_iter().flatten().map(|text| match text {
             TextMatch::Contains { .. } => 0,
             TextMatch::Regex(regex) => regex.captures_len(),

@@ -13,13 +13,23 @@ fn values_that_contradict_are_refused_by_rule_and_field() {
     let table = [
         (r#"when.call = 0"#, "when.call", "must be at least 1"),
         (r#"when.last_user = {}"#, "when.last_user", "needs exactly one of contains, regex"),
-        (r#"when.last_user = { contains = "a", regex = "b" }"#, "when.last_user", "needs exactly one of contains, regex"),
-        (r#"when.side = "tilte""#, "when.side",
-            "`tilte` is not one of probe, title, structured, compact, side_question, suggestion, summary"),
+        (
+            r#"when.last_user = { contains = "a", regex = "b" }"#,
+            "when.last_user",
+            "needs exactly one of contains, regex",
+        ),
+        (
+            r#"when.side = "tilte""#,
+            "when.side",
+            "`tilte` is not one of probe, title, structured, compact, side_question, suggestion, summary",
+        ),
         (r#"reply.blocks = []"#, "reply.text", "blocks cannot be used with it"),
         (r#"reply.error.status = 200"#, "reply.error.status", "must be between 400 and 599"),
-        (r#"reply.error.status = 500"#, "reply.error",
-            "without `after_chars`, content and its timing cannot be used with it"),
+        (
+            r#"reply.error.status = 500"#,
+            "reply.error",
+            "without `after_chars`, content and its timing cannot be used with it",
+        ),
         (r#"reply.pace.chunk_chars = 0"#, "reply.pace.chunk_chars", "must be at least 1"),
         (r#"reply.stall.after_chars = 5"#, "reply.stall", "needs exactly one of for_ms, forever = true"),
     ];
@@ -33,15 +43,33 @@ fn values_that_contradict_are_refused_by_rule_and_field() {
 fn blocks_are_checked_one_by_one() {
     let table = [
         (r#"{}"#, "reply.blocks[1]", "needs exactly one of text, thinking, tool_use"),
-        (r#"{ text = "a", thinking = "b" }"#, "reply.blocks[1]", "needs exactly one of text, thinking, tool_use"),
+        (
+            r#"{ text = "a", thinking = "b" }"#,
+            "reply.blocks[1]",
+            "needs exactly one of text, thinking, tool_use",
+        ),
         (r#"{ text = "{{nope" }"#, "reply.blocks[1].text", "`{{` without `}}`"),
-        (r#"{ text = "a", size = "1 elephant" }"#, "reply.blocks[1].size",
-            "`1 elephant` is no size; write \"10MB\", \"64KiB\" or a number of bytes"),
+        (
+            r#"{ text = "a", size = "1 elephant" }"#,
+            "reply.blocks[1].size",
+            "`1 elephant` is no size; write \"10MB\", \"64KiB\" or a number of bytes",
+        ),
         (r#"{ text = "a", size = "1000MB" }"#, "reply.blocks[1].size", "must be at most 256MiB"),
-        (r#"{ text = "a", size = "1MB", repeat = 2 }"#, "reply.blocks[1].size", "`repeat` cannot be used with it"),
-        (r#"{ text = "a", signature = "s" }"#, "reply.blocks[1].signature",
-            "a block other than `thinking` cannot be used with it"),
-        (r#"{ tool_use = { name = "Bash" }, repeat = 2 }"#, "reply.blocks[1].repeat", "`tool_use` cannot be used with it"),
+        (
+            r#"{ text = "a", size = "1MB", repeat = 2 }"#,
+            "reply.blocks[1].size",
+            "`repeat` cannot be used with it",
+        ),
+        (
+            r#"{ text = "a", signature = "s" }"#,
+            "reply.blocks[1].signature",
+            "a block other than `thinking` cannot be used with it",
+        ),
+        (
+            r#"{ tool_use = { name = "Bash" }, repeat = 2 }"#,
+            "reply.blocks[1].repeat",
+            "`tool_use` cannot be used with it",
+        ),
     ];
     for (block, field, problem) in table {
         let source = format!("[[rule]]\nreply.blocks = [{{ text = \"\" }}, {block}]");
@@ -51,7 +79,8 @@ fn blocks_are_checked_one_by_one() {
 
 #[test]
 fn unknown_fields_and_wrong_types_name_the_rule_the_field_and_the_line() {
-    let unknown = error("[[rule]]\nname = \"a\"\nreply.text = \"\"\n\n[[rule]]\nname = \"b\"\nreply.txt = \"\"\n");
+    let unknown =
+        error("[[rule]]\nname = \"a\"\nreply.text = \"\"\n\n[[rule]]\nname = \"b\"\nreply.txt = \"\"\n");
     assert!(unknown.starts_with("rule `b`, field `reply.txt`: "), "{unknown}");
     assert!(unknown.contains("line 7") && unknown.contains("unknown field `txt`"), "{unknown}");
     let wrong = error("[[rule]]\nreply.text = \"\"\nwhen.times = \"two\"");
@@ -67,10 +96,16 @@ fn names_groups_and_regexes_are_checked() {
     let twice = "[[rule]]\nname = \"a\"\nreply.text = \"\"\n[[rule]]\nname = \"a\"\nreply.text = \"\"";
     assert_eq!(error(twice), "rule `a`, field `name`: the name is taken by an earlier rule");
     let group = "[[rule]]\nwhen.last_user.regex = '(a)'\nreply.text = \"{{capture:2}}\"";
-    assert_eq!(error(group), "rule `#1`, field `reply`: `{{capture:2}}` has no such group in the rule's regex");
+    assert_eq!(
+        error(group),
+        "rule `#1`, field `reply`: `{{capture:2}}` has no such group in the rule's regex"
+    );
     let bad = error("[[rule]]\nwhen.last_user.regex = '('\nreply.text = \"\"");
     assert!(bad.starts_with("rule `#1`, field `when.last_user.regex`: regex parse error"), "{bad}");
-    assert_eq!(error("[[rule]]\nreply = {}"), "rule `#1`, field `reply`: needs exactly one of text, blocks, error");
+    assert_eq!(
+        error("[[rule]]\nreply = {}"),
+        "rule `#1`, field `reply`: needs exactly one of text, blocks, error"
+    );
 }
 
 #[test]
@@ -107,8 +142,7 @@ fn the_demo_answers_what_its_help_names() {
         let choice = engine.choose(&facts);
         let rule = &script.rules()[choice.rule.unwrap()];
         assert_eq!(rule.name, want, "{text}");
-        let scene =
-            Scene { facts: &facts, tool_result: None, captures: &choice.captures, call: choice.call };
+        let scene = Scene { facts: &facts, tool_result: None, captures: &choice.captures, call: choice.call };
         let _rendered = rule.reply.render(&scene, &crate::reply::Ids(script.digest()));
     }
 }

@@ -125,7 +125,9 @@ pub(crate) fn answer(side: Side, body: &Body, facts: &Facts) -> SideAnswer {
             let asked: Vec<_> = facts.user_texts.iter().rev().skip(1).take(20).rev().collect();
             let asked = asked.into_iter().map(|text| format!("- {text}\n")).collect::<String>();
             let count = facts.messages;
-            format!("<analysis>Scripted.</analysis>\n<summary>{count} messages. The user asked:\n{asked}</summary>")
+            format!(
+                "<analysis>Scripted.</analysis>\n<summary>{count} messages. The user asked:\n{asked}</summary>"
+            )
         }
         Side::SideQuestion => format!("A scripted answer beside the conversation, to: {last}"),
         Side::Suggestion => "what can you do?".to_owned(),
@@ -214,8 +216,7 @@ mod tests {
         let mut probe = request("quota");
         probe["max_tokens"] = json!(1);
         let mut titled = request("<session>\nwrite a haiku\n</session>\n\nWrite the title in the language …");
-        titled["output_config"] =
-            json!({"format": {"type": "json_schema", "schema": {"type": "object", "properties": {"title": {}}}}});
+        titled["output_config"] = json!({"format": {"type": "json_schema", "schema": {"type": "object", "properties": {"title": {}}}}});
         let mut structured = request("is this safe?");
         structured["output_config"] = json!({"format": {"schema": {
             "type": "object", "required": ["ok", "why", "level"],
@@ -225,8 +226,10 @@ mod tests {
         forced["tool_choice"] = json!({"type": "tool", "name": "verdict"});
         forced["tools"] = json!([{"name": "verdict", "input_schema": {
             "type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 2}}}}]);
-        let compact = request("CRITICAL: Respond with TEXT ONLY. Do NOT call any tools.\n\n- Do NOT use Read");
-        let question = request("<system-reminder>This is a side question from the user. …</system-reminder>\n\nwhy?");
+        let compact =
+            request("CRITICAL: Respond with TEXT ONLY. Do NOT call any tools.\n\n- Do NOT use Read");
+        let question =
+            request("<system-reminder>This is a side question from the user. …</system-reminder>\n\nwhy?");
         let table = [
             (probe, Side::Probe, text("ok")),
             (titled, Side::Title, text(r#"{"title":"write a haiku"}"#)),

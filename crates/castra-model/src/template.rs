@@ -54,10 +54,10 @@ impl Var {
             ("user_texts", None) => Self::UserTexts,
             ("tool_result", None) => Self::ToolResult { chars: None },
             ("tool_result", argument) => Self::ToolResult {
-                chars: Some(
-                    number(argument)
-                        .ok_or(TemplateError::Argument { name: "tool_result", needs: "a number of characters" })?,
-                ),
+                chars: Some(number(argument).ok_or(TemplateError::Argument {
+                    name: "tool_result",
+                    needs: "a number of characters",
+                })?),
             },
             ("tool_name", None) => Self::ToolName,
             ("call", None) => Self::Call,
@@ -216,10 +216,11 @@ impl JsonTemplate {
             Value::String(text) => Self::Text(Template::parse(text)?),
             Value::Array(items) => Self::List(items.iter().map(Self::parse).collect::<Result<_, _>>()?),
             Value::Object(fields) => Self::Object(
-                fields
-                    .iter()
-                    .map(|(name, value)| Ok((name.clone(), Self::parse(value)?)))
-                    .collect::<Result<_, TemplateError>>()?,
+                fields.iter().map(|(name, value)| Ok((name.clone(), Self::parse(value)?))).collect::<Result<
+                    _,
+                    TemplateError,
+                >>(
+                )?,
             ),
             Value::Null | Value::Bool(_) | Value::Number(_) => Self::Plain(value.clone()),
         })
@@ -257,7 +258,11 @@ mod tests {
             last_user: Some("Run: ls -l".into()),
             fresh_user: true,
             user_texts: vec!["remember ten".into(), "hello".into(), "Run: ls -l".into()],
-            tool_results: vec![ToolResult { tool: Some("Bash".into()), text: "größe".into(), is_error: false }],
+            tool_results: vec![ToolResult {
+                tool: Some("Bash".into()),
+                text: "größe".into(),
+                is_error: false,
+            }],
             cwd: Some("/w".into()),
             ..Facts::default()
         }
@@ -282,7 +287,8 @@ mod tests {
             ("{{count_to:2}}", "1 2 3"),
             ("{{open}}x}}", "{{x}}"),
         ];
-        let rendered = table.map(|(source, _)| Template::parse(source).map(|template| template.render(&scene)));
+        let rendered =
+            table.map(|(source, _)| Template::parse(source).map(|template| template.render(&scene)));
         assert_eq!(rendered, table.map(|(_, want)| Ok(want.to_owned())));
     }
 

@@ -97,7 +97,8 @@ fn escaped(text: &str) -> String {
 /// An error's body, with the request's id as the real API has it.
 pub(crate) fn error_object(error: &ApiError, request_id: &str) -> String {
     let ApiError { kind, message, .. } = error;
-    json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}).to_string()
+    json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id})
+        .to_string()
 }
 
 impl Form {
@@ -185,7 +186,8 @@ impl Form {
         match self {
             Self::Events => {
                 if let Block::Thinking { signature, .. } = block {
-                    Event::ContentBlockDelta { index, delta: Delta::SignatureDelta { signature } }.push(&mut out);
+                    Event::ContentBlockDelta { index, delta: Delta::SignatureDelta { signature } }
+                        .push(&mut out);
                 }
                 Event::ContentBlockStop { index }.push(&mut out);
             }
