@@ -146,3 +146,40 @@ fn the_demo_answers_what_its_help_names() {
         let _rendered = rule.reply.render(&scene, &crate::reply::Ids(script.digest()));
     }
 }
+
+const DOCS: &str = include_str!("../../../docs/model.md");
+
+#[test]
+fn the_examples_of_the_documentation_are_scripts() {
+    let examples: Vec<_> = DOCS
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("```"))
+        .map(|(toml, _)| toml)
+        .collect();
+    assert_eq!(examples.len(), 1);
+    for example in examples {
+        let script = Script::parse(example).unwrap();
+        let names: Vec<_> = script.rule_names().collect();
+        assert_eq!(names, ["list", "listed", "busy at first", "slow", "anything else"]);
+    }
+}
+
+#[test]
+fn the_documentation_names_every_field_and_every_side_call() {
+    let fields = include_str!("format.rs").lines().filter_map(|line| {
+        let (name, _) = line.trim().strip_prefix("pub(crate) ")?.split_once(':')?;
+        Some(name.trim_start_matches("r#"))
+    });
+    let fields: Vec<_> = fields.collect();
+    assert!(fields.len() > 40, "the fields are found: {fields:?}");
+    let words: Vec<_> = DOCS.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+    let missing: Vec<_> = fields.into_iter().filter(|field| !words.contains(field)).collect();
+    assert_eq!(missing, [""; 0]);
+    for side in Side::ALL {
+        assert!(
+            DOCS.contains(&format!("`side = \"{}\"`", side.name()))
+                || DOCS.contains(&format!("`\"{}\"`", side.name()))
+        );
+    }
+}

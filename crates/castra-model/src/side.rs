@@ -18,7 +18,7 @@ pub(crate) enum Side {
     /// `/compact`, and automatic compaction.
     Compact,
     /// `/btw` and the control request `side_question`.
-    SideQuestion,
+    Question,
     /// What the user might type next, shown as ghost text.
     Suggestion,
     /// Away summaries, agents' progress, labels of tool batches, memory extraction, hooks.
@@ -28,7 +28,7 @@ pub(crate) enum Side {
 /// Beginnings of the newest user text, or of a system block.
 const USER_MARKS: [(&str, Side); 9] = [
     ("CRITICAL: Respond with TEXT ONLY. Do NOT call any tools.", Side::Compact),
-    ("<system-reminder>This is a side question from the user.", Side::SideQuestion),
+    ("<system-reminder>This is a side question from the user.", Side::Question),
     ("[SUGGESTION MODE:", Side::Suggestion),
     ("The user stepped away and is coming back.", Side::Summary),
     ("Describe your most recent action in 3-5 words", Side::Summary),
@@ -51,7 +51,7 @@ impl Side {
         Self::Title,
         Self::Structured,
         Self::Compact,
-        Self::SideQuestion,
+        Self::Question,
         Self::Suggestion,
         Self::Summary,
     ];
@@ -62,7 +62,7 @@ impl Side {
             Self::Title => "title",
             Self::Structured => "structured",
             Self::Compact => "compact",
-            Self::SideQuestion => "side_question",
+            Self::Question => "side_question",
             Self::Suggestion => "suggestion",
             Self::Summary => "summary",
         }
@@ -129,7 +129,7 @@ pub(crate) fn answer(side: Side, body: &Body, facts: &Facts) -> SideAnswer {
                 "<analysis>Scripted.</analysis>\n<summary>{count} messages. The user asked:\n{asked}</summary>"
             )
         }
-        Side::SideQuestion => format!("A scripted answer beside the conversation, to: {last}"),
+        Side::Question => format!("A scripted answer beside the conversation, to: {last}"),
         Side::Suggestion => "what can you do?".to_owned(),
         Side::Summary => "Working with the scripted model".to_owned(),
     })
@@ -246,7 +246,7 @@ mod tests {
                     "<analysis>Scripted.</analysis>\n<summary>3 messages. The user asked:\n- first\n</summary>",
                 ),
             ),
-            (question, Side::SideQuestion, text("A scripted answer beside the conversation, to: why?")),
+            (question, Side::Question, text("A scripted answer beside the conversation, to: why?")),
             (
                 request("[SUGGESTION MODE: Suggest what the user might …]"),
                 Side::Suggestion,
@@ -266,7 +266,7 @@ mod tests {
             {"type": "text", "text": "what is up?"},
         ]);
         let want = SideAnswer::Text("A scripted answer beside the conversation, to: what is up?".into());
-        assert_eq!(side(request), (Some(Side::SideQuestion), Some(want)));
+        assert_eq!(side(request), (Some(Side::Question), Some(want)));
     }
 
     #[test]

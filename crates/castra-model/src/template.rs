@@ -196,7 +196,7 @@ fn echo_after<'a>(text: &'a str, prefix: &str) -> &'a str {
         let same = prefix.chars().all(|want| {
             rest.next().is_some_and(|have| want == have || want.to_lowercase().eq(have.to_lowercase()))
         });
-        same.then(|| rest.as_str())
+        same.then_some(rest.as_str())
     });
     found.unwrap_or(text).trim()
 }

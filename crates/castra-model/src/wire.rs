@@ -46,12 +46,16 @@ struct Stop<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 enum Delta<'a> {
-    TextDelta { text: &'a str },
-    ThinkingDelta { thinking: &'a str },
-    SignatureDelta { signature: &'a str },
-    InputJsonDelta { partial_json: &'a str },
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: &'a str },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'a str },
 }
 
 #[derive(Serialize)]
@@ -167,9 +171,9 @@ impl Form {
         match self {
             Self::Events => {
                 let delta = match block {
-                    Block::Text(_) => Delta::TextDelta { text: piece },
-                    Block::Thinking { .. } => Delta::ThinkingDelta { thinking: piece },
-                    Block::ToolUse { .. } => Delta::InputJsonDelta { partial_json: piece },
+                    Block::Text(_) => Delta::Text { text: piece },
+                    Block::Thinking { .. } => Delta::Thinking { thinking: piece },
+                    Block::ToolUse { .. } => Delta::InputJson { partial_json: piece },
                 };
                 Event::ContentBlockDelta { index, delta }.push(&mut out);
             }
@@ -186,8 +190,7 @@ impl Form {
         match self {
             Self::Events => {
                 if let Block::Thinking { signature, .. } = block {
-                    Event::ContentBlockDelta { index, delta: Delta::SignatureDelta { signature } }
-                        .push(&mut out);
+                    Event::ContentBlockDelta { index, delta: Delta::Signature { signature } }.push(&mut out);
                 }
                 Event::ContentBlockStop { index }.push(&mut out);
             }
