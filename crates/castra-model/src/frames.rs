@@ -1,7 +1,8 @@
 //! A message as a sequence of steps: send, wait, stall, break off. Pure, so that pacing and mishaps are
 //! tested without a clock; `body` takes the steps. Refuses to look ahead: texts are cut as they are sent.
 
-use crate::reply::{Block, Incident, Message, Mishap, Pace};
+use crate::message::{Block, Message};
+use crate::reply::{Incident, Mishap, Pace};
 use crate::wire::Form;
 use std::collections::VecDeque;
 use std::time::Duration;

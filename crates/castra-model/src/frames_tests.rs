@@ -1,7 +1,8 @@
 //! Framing, pacing and mishaps, without a clock.
 
 use super::*;
-use crate::reply::{ApiError, Ids, Text};
+use crate::message::{Ids, Text};
+use crate::reply::ApiError;
 use serde_json::{Value, json};
 
 fn message(blocks: Vec<Block>) -> Message {

@@ -30,6 +30,7 @@ mod format;
 mod frames;
 mod log;
 mod matching;
+mod message;
 mod reply;
 mod request;
 mod routes;

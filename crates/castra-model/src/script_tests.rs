@@ -143,7 +143,7 @@ fn the_demo_answers_what_its_help_names() {
         let rule = &script.rules()[choice.rule.unwrap()];
         assert_eq!(rule.name, want, "{text}");
         let scene = Scene { facts: &facts, tool_result: None, captures: &choice.captures, call: choice.call };
-        let _rendered = rule.reply.render(&scene, &crate::reply::Ids(script.digest()));
+        let _rendered = rule.reply.render(&scene, &crate::message::Ids(script.digest()));
     }
 }
 

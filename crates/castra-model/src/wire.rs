@@ -4,7 +4,8 @@
 //! Source: Anthropic's API reference, "Streaming messages", and the events that the CLI forwards as
 //! `stream_event`.
 
-use crate::reply::{ApiError, Block, Message, Usage};
+use crate::message::{Block, Message, Usage};
+use crate::reply::ApiError;
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -1,5 +1,7 @@
 //! The protocol by raw HTTP: what any client of the API sees.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use castra_model::{Model, RequestLog, Script, StartError};
 use serde_json::{Value, json};
 use std::time::Duration;

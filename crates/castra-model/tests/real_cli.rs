@@ -1,6 +1,8 @@
 //! The real Claude Code CLI against the scripted model. `CASTRA_TEST_CLAUDE` names the binaries, separated
 //! by colons; each test runs with all of them, and fails where there is none.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use castra_model::{Model, Script};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
