@@ -151,6 +151,23 @@ impl ShimReader {
         }
     }
 
+    /// The next message if it is here already.
+    pub fn try_next(&mut self) -> Result<Option<ShimMsg>, ConnError> {
+        loop {
+            if let Some(msg) = self.take()? {
+                return Ok(Some(msg));
+            }
+            self.buf.reserve(READ);
+            match self.io.try_read_buf(&mut self.buf) {
+                Ok(0) => return Err(ConnError::Closed),
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return Err(ConnError::Closed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
     async fn fill(&mut self) -> Result<(), ConnError> {
         self.buf.reserve(READ);
         match self.io.read_buf(&mut self.buf).await {

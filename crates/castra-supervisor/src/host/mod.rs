@@ -17,6 +17,7 @@ mod files;
 mod image;
 mod local;
 mod log;
+mod peer;
 mod pipe;
 mod relayed;
 
@@ -25,6 +26,7 @@ pub use files::{get, put};
 pub use image::{install_image, shim_image, shim_image_id};
 pub use local::LocalHost;
 pub use log::{LogReadError, LogReader};
+pub use peer::session_of_pid;
 pub use pipe::PipeHost;
 pub use relayed::RelayHost;
 

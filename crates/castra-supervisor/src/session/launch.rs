@@ -114,6 +114,11 @@ impl Actor<'_> {
         Place::new(&self.engine.probe, self.id, &self.spec)
     }
 
+    /// A path inside the session's own folder.
+    fn own(&self, path: &str) -> At {
+        At::home(format!("sessions/{}/{path}", self.id))
+    }
+
     /// Waits for its turn, prepares, starts and joins. None: it is over before it began.
     pub(crate) async fn start(&mut self) -> Result<Option<ShimReader>> {
         let engine = self.engine;
@@ -155,10 +160,10 @@ impl Actor<'_> {
         let files = engine.host.files();
         let place = self.place();
         let cli = engine.provision.resolve(engine.host.as_ref(), None).await?;
-        for dir in ["work", "home", "home/.local/bin", "home/.claude", "home/.castra"] {
-            files.mkdir(At::dir(&place.session_dir, dir), 0o700).await?;
+        for dir in ["runs", "work", "home", "home/.local/bin", "home/.claude", "home/.castra"] {
+            files.mkdir(self.own(dir), 0o700).await?;
         }
-        files.symlink(At::dir(&place.session_dir, "home/.local/bin/claude"), cli.path.clone()).await?;
+        files.symlink(self.own("home/.local/bin/claude"), cli.path.clone()).await?;
         if self.spec.home == Home::Isolated {
             first_run(files, &place).await?;
         }
@@ -209,7 +214,7 @@ impl Actor<'_> {
     async fn put_files(&self, files: &dyn Files, place: &Place, launched: &Launch) -> Result<()> {
         for file in &launched.files {
             let at = match file.path.strip_prefix(&format!("{}/", place.session_dir)) {
-                Some(path) => At::dir(&place.session_dir, path),
+                Some(path) => self.own(path),
                 None => At::dir("/", file.path.trim_start_matches('/')),
             };
             crate::host::put(files, at, file.mode, false, file.bytes.clone().into()).await?;

@@ -114,11 +114,13 @@ fn markdown(event: &StoredEvent) -> String {
         "assistant" => {
             let Some(message) = Message::parse(&event.data) else { return String::new() };
             let mut out = String::new();
-            for text in message.texts() {
-                out += &format!("## Claude\n\n{text}\n\n");
-            }
-            for call in message.tool_calls() {
-                out += &format!("### {}\n\n```json\n{}\n```\n\n", call.name, call.input);
+            for block in message.value()["message"]["content"].as_array().into_iter().flatten() {
+                if let Some(text) = block["text"].as_str() {
+                    out += &format!("## Claude\n\n{text}\n\n");
+                }
+                if let Some(name) = block["name"].as_str() {
+                    out += &format!("### {name}\n\n```json\n{}\n```\n\n", block["input"]);
+                }
             }
             out
         }

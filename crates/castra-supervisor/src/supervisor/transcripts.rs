@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use castra_claude::transcript::{self, project_key};
 use castra_proto::api::TranscriptInfo;
 use castra_proto::shim::relay::{At, Entry, EntryKind};
-use castra_proto::{ErrorCode, Session, SessionId, SessionSpec, Timestamp};
+use castra_proto::{ErrorCode, Kind, Session, SessionId, SessionSpec, Timestamp};
 use castra_store::NewEvent;
 use serde_json::json;
 use uuid::Uuid;
@@ -121,13 +121,12 @@ impl Supervisor {
         if spec.workdir.is_none() {
             spec.workdir = transcript::preview(&bytes).cwd;
         }
-        let at = now();
-        let history = transcript::events(&bytes).into_iter().map(|(kind, data)| NewEvent {
-            at,
+        let history = transcript::imported(&bytes).into_iter().map(|entry| NewEvent {
+            at: entry.timestamp.and_then(|at| serde_json::from_value(json!(at)).ok()).unwrap_or_else(now),
             run: 0,
             turn: 0,
-            kind,
-            data,
+            kind: Kind::of_claude(entry.kind),
+            data: entry.line.into(),
             raw: None,
         });
         let mut plan = Plan::new(SessionId::now(), spec);
