@@ -331,8 +331,13 @@ impl<'a> Actor<'a> {
         if std::mem::take(&mut self.added.changed) {
             commit = commit.server_event("session_state", crate::shown::brief(&self.view));
         }
-        self.engine.store.commit(commit).await?;
+        let result_at = commit.events.iter().rposition(|event| event.kind.as_str() == "result");
+        let committed = self.engine.store.commit(commit).await?;
         failpoint!("commit.after");
+        if let (Some(at), Some(result)) = (result_at, &mut self.view.turn.result) {
+            // For a message that is found answered only later.
+            result.seq = committed.first_seq + at as u64;
+        }
         self.run.cursor = self.run.decoded;
         self.run.hold = hold;
         self.run.state = self.view.state;

@@ -397,6 +397,8 @@ impl View {
 
     fn result(&mut self, fact: ResultFact, at: Timestamp, added: &mut Added) {
         self.results += 1;
+        // claude's figure is the process's so far; a turn's is what it adds.
+        let turn_cost = (fact.cost_usd - self.cost_run).max(0.0);
         self.cost_run = self.cost_run.max(fact.cost_usd);
         add_usage(&mut self.usage, &fact.usage);
         self.tools_open.clear();
@@ -406,7 +408,7 @@ impl View {
             added.events.push(self.event(at, OwnKind::Limit, &json!({"limit": limit, "detail": fact.errors})));
         }
         let event = added.events.iter().rposition(|event| event.kind.as_str() == "result");
-        let result = Box::new(turn_result(fact));
+        let result = Box::new(TurnResult { cost_usd: turn_cost, ..turn_result(fact) });
         for message in std::mem::take(&mut self.turn.messages) {
             if cut_off {
                 self.interrupted(message, Some(result.clone()), event, at, added);
@@ -426,7 +428,8 @@ impl View {
         self.say_delivered(message, at, added);
         match self.turn.result.clone() {
             Some(result) => {
-                added.effects.push(Effect::Answered { message, result: Box::new(result), event: None });
+                let event = added.events.iter().rposition(|event| event.kind.as_str() == "result");
+                added.effects.push(Effect::Answered { message, result: Box::new(result), event });
             }
             None => self.interrupted(message, None, None, at, added),
         }
@@ -504,3 +507,7 @@ fn turn_result(fact: ResultFact) -> TurnResult {
         usage: fact.usage,
     }
 }
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;
