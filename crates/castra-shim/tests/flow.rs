@@ -214,7 +214,7 @@ fn a_kill_works_on_a_full_disk_and_its_exit_is_told_when_there_is_room() {
     until("it is degraded", DEADLINE, || client.status().degraded.map(|_| ()));
     client.say(END);
     until("claude is dead", DEADLINE, || (!common::alive(run.meta.claude.unwrap())).then_some(()));
-    let exit = client.status().exit.unwrap();
+    let exit = until("its exit is known", DEADLINE, || client.status().exit);
     assert_eq!((exit.code, exit.signal), (None, Some(libc::SIGKILL)));
     let resized = std::process::Command::new("mount")
         .args(["-o", "remount,size=64m"])
