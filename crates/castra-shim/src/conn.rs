@@ -22,8 +22,11 @@ const BURST: usize = 4;
 pub(crate) struct Conn {
     pub(crate) socket: OwnedFd,
     pub(crate) inbuf: Vec<u8>,
+    /// On its way: whole frames, `sent` bytes of them gone.
     out: Vec<u8>,
     sent: usize,
+    /// Whole frames that go next, before any more records.
+    answers: Vec<u8>,
     /// The peer's socket is full: wait until poll says otherwise.
     pub(crate) blocked: bool,
     /// Set by hello.
@@ -43,6 +46,7 @@ impl Conn {
             inbuf: Vec::new(),
             out: Vec::new(),
             sent: 0,
+            answers: Vec::new(),
             blocked: false,
             epoch: None,
             follow: None,
@@ -53,7 +57,7 @@ impl Conn {
     }
 
     pub(crate) fn answer(&mut self, answer: &Answer<'_>) {
-        answer.encode(&mut self.out);
+        answer.encode(&mut self.answers);
     }
 
     pub(crate) fn refuse(&mut self, reason: Reason) {
@@ -66,13 +70,10 @@ impl Conn {
         self.closing = true;
     }
 
-    /// Whether commands may be read now.
+    /// Whether commands may be read now. Records on their way do not count: a peer that writes a long
+    /// message before it reads on must not wait for itself.
     pub(crate) fn wants_input(&self) -> bool {
-        !self.closing && !self.gone && self.out.len() - self.sent < MAX_ANSWERS
-    }
-
-    pub(crate) fn has_output(&self) -> bool {
-        self.sent < self.out.len()
+        !self.closing && !self.gone && self.answers.len() < MAX_ANSWERS
     }
 
     /// Reads once what is there into `inbuf`.
@@ -109,7 +110,19 @@ impl Conn {
     }
 
     fn flush(&mut self) {
-        while !self.blocked && !self.gone && self.has_output() {
+        while !self.blocked && !self.gone {
+            if self.sent == self.out.len() {
+                self.sent = 0;
+                self.out.clear();
+                // An idle connection costs nothing.
+                if self.out.capacity() > MAX_ANSWERS {
+                    self.out = Vec::new();
+                }
+                std::mem::swap(&mut self.out, &mut self.answers);
+            }
+            if self.out.is_empty() {
+                return;
+            }
             match rustix::net::send(
                 &self.socket,
                 &self.out[self.sent..],
@@ -119,14 +132,6 @@ impl Conn {
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOBUFS) => self.blocked = true,
                 Err(rustix::io::Errno::INTR) => (),
                 Err(_) => self.gone = true,
-            }
-        }
-        if !self.has_output() {
-            self.sent = 0;
-            self.out.clear();
-            // An idle connection costs nothing.
-            if self.out.capacity() > MAX_ANSWERS {
-                self.out = Vec::new();
             }
         }
     }

@@ -10,7 +10,7 @@ use castra_proto::shim::{MAX_SPEC, Ready, SpecError, StartError, StartSpec};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::process::{set_child_subreaper, setsid};
 
-use crate::sys::{Forked, close_inherited, fork};
+use crate::sys::{Forked, close_inherited, fork, thrifty_malloc};
 use crate::{guard, run, sys};
 
 /// Held by starter, guard and shim, so that a run directory has one of them at most and a daemon can
@@ -20,6 +20,7 @@ pub(crate) const LOCK: &str = "lock";
 /// The starter: returns at once with 0 when the guard is forked. Readiness is the line on stdout.
 pub fn run_main(dir: &Path) -> ExitCode {
     close_inherited();
+    thrifty_malloc();
     let started = prepare(dir).and_then(|(dir, lock, spec)| split(&dir, lock, spec));
     match started {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,6 +21,18 @@ pub(crate) fn close_inherited() {
     unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
 }
 
+/// Gives buffers back to the system when they are freed: glibc would otherwise raise its threshold to the
+/// largest buffer ever freed and keep megabytes per shim.
+pub(crate) fn thrifty_malloc() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets parameters; no other thread exists yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Forks a process that has one thread; refuses when there are more, whose locks the child would inherit.
 pub(crate) fn fork() -> io::Result<Forked> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {

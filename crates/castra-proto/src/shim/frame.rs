@@ -15,7 +15,7 @@ pub const MAX_COMMAND: usize = 1 << 20;
 /// The longest payload of a `records` frame, bytes: whole records only.
 pub const MAX_RECORDS: usize = 256 << 10;
 /// Message bytes per `write` frame.
-pub const WRITE_PART: usize = 512 << 10;
+pub const WRITE_PART: usize = 128 << 10;
 const WRITE_HEADER: usize = 21;
 
 /// Names one input for ever: a second write of the same id does nothing.

@@ -250,11 +250,11 @@ impl Client {
         }
     }
 
-    /// The next frame that is no `records`.
+    /// The next frame that is no `records` and no status, which may come unasked.
     pub fn answer(&mut self) -> Got {
         loop {
             match self.next_raw() {
-                Got::Records(_) => (),
+                Got::Records(_) | Got::Status(_) => (),
                 other => return other,
             }
         }
@@ -262,9 +262,12 @@ impl Client {
 
     pub fn status(&mut self) -> Status {
         self.say(Say::Status);
-        match self.answer() {
-            Got::Status(status) => status,
-            other => panic!("{other:?} for status"),
+        loop {
+            match self.next_raw() {
+                Got::Records(_) => (),
+                Got::Status(status) => return status,
+                other => panic!("{other:?} for status"),
+            }
         }
     }
 
