@@ -211,3 +211,6 @@ fn stderr_line(line: Line<'_>, when: (u64, u64)) -> Decoded {
         fact: Fact::Stderr,
     }
 }
+
+#[cfg(test)]
+mod tests;
