@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use uuid::Uuid;
 
-pub(crate) use read::{is_interrupt, is_synthetic};
+pub(crate) use read::{is_interrupt, is_synthetic, succeeded};
 pub(crate) use summary::one_line;
 pub use summary::{last_sentence, preview};
 
@@ -211,3 +211,6 @@ fn stderr_line(line: Line<'_>, when: (u64, u64)) -> Decoded {
         fact: Fact::Stderr,
     }
 }
+
+#[cfg(test)]
+mod tests;

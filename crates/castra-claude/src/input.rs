@@ -1,8 +1,8 @@
 //! Every line that castra writes to claude. Refuses to build one by hand: a bad line kills claude.
 
-use crate::permission::Asked;
+use crate::permission::remembered;
 use castra_proto::api::Priority;
-use castra_proto::permission::{PermissionAnswer, PermissionRequest};
+use castra_proto::permission::{Behavior, PermissionAnswer, PermissionKind, PermissionRequest};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -83,7 +83,7 @@ pub fn end_session(request_id: &str, reason: Option<&str>) -> Vec<u8> {
     request(request_id, json!({"subtype": "end_session", "reason": reason}))
 }
 
-/// A short-lived login for a running claude; it takes these two variables only.
+/// A short-lived login for a running claude. Beside this variable it takes one other only.
 pub fn update_environment_variables(request_id: &str, oauth_token: &str) -> Vec<u8> {
     line(&json!({
         "type": "update_environment_variables",
@@ -93,9 +93,68 @@ pub fn update_environment_variables(request_id: &str, oauth_token: &str) -> Vec<
 }
 
 /// The line that answers a permission request.
+///
+/// `remember` and `updated_permissions` are for tools only; what `remember` sets is
+/// [`crate::permission::remembered`], so that it can be shown before.
 pub fn permission(request: &PermissionRequest, answer: &PermissionAnswer) -> Vec<u8> {
-    let _ = answer;
-    success(&request.request_id, json!({}))
+    let response = match (request.kind, answer.behavior) {
+        (PermissionKind::Elicitation, Behavior::Allow) => {
+            json!({"action": "accept", "content": answer.updated_input.as_ref().unwrap_or(&json!({}))})
+        }
+        (PermissionKind::Elicitation, Behavior::Deny) => {
+            json!({"action": if answer.interrupt { "cancel" } else { "decline" }})
+        }
+        (PermissionKind::Dialog, Behavior::Allow) => {
+            json!({"behavior": "completed", "result": answer.updated_input})
+        }
+        (PermissionKind::Dialog, Behavior::Deny) => json!({"behavior": "cancelled"}),
+        (PermissionKind::Tool | PermissionKind::Question | PermissionKind::Plan, Behavior::Allow) => {
+            allow(request, answer)
+        }
+        (PermissionKind::Tool | PermissionKind::Question | PermissionKind::Plan, Behavior::Deny) => {
+            denied(answer.message.as_deref().unwrap_or(DENIED), answer.interrupt)
+        }
+    };
+    success(&request.request_id, response)
+}
+
+/// What claude reads where nobody said why.
+const DENIED: &str = "The user does not want this to be done.";
+
+fn allow(request: &PermissionRequest, answer: &PermissionAnswer) -> Value {
+    // `updatedInput` must be there. Empty it stands for the original, whose own bytes claude still has
+    // (both measured on 2.1.197 and 2.1.329): nothing is changed by being read and written here.
+    let input = answer.updated_input.clone().unwrap_or_else(|| json!({}));
+    let mut response = json!({"behavior": "allow", "updatedInput": input});
+    let remembered = answer.remember.then(|| remembered(&request.suggestions));
+    let permissions = answer.updated_permissions.iter().flatten().chain(remembered.iter().flatten());
+    let permissions: Vec<&Value> = permissions.collect();
+    if !permissions.is_empty() {
+        response["updatedPermissions"] = json!(permissions);
+    }
+    response
+}
+
+fn denied(message: &str, interrupt: bool) -> Value {
+    let mut response = json!({"behavior": "deny", "message": message});
+    if interrupt {
+        response["interrupt"] = json!(true);
+    }
+    response
+}
+
+/// Denies in castra's own name, where nobody answered: `message` says why.
+pub fn expire(request: &PermissionRequest, message: &str) -> Vec<u8> {
+    let answer = PermissionAnswer {
+        behavior: Behavior::Deny,
+        updated_input: None,
+        updated_permissions: None,
+        message: Some(message.to_owned()),
+        interrupt: false,
+        remember: false,
+        input_hash: None,
+    };
+    permission(request, &answer)
 }
 
 /// An answer to a control request of claude's.
@@ -122,13 +181,12 @@ pub fn decline(request_id: &str, subtype: &str) -> Vec<u8> {
     }
 }
 
-/// Denies a request that nobody answered in time.
-pub fn deny(asked: &Asked, message: &str) -> Vec<u8> {
-    success(&asked.request_id, json!({"behavior": "deny", "message": message}))
-}
-
+/// A JSON object on one line: serde writes a newline within a string as `\\n`.
 fn line(message: &Value) -> Vec<u8> {
     let mut bytes = message.to_string().into_bytes();
     bytes.push(b'\n');
     bytes
 }
+
+#[cfg(test)]
+mod tests;

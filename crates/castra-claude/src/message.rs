@@ -1,27 +1,20 @@
-//! One message of claude's as its users ask about it: texts, tools, cost, whether it truly succeeded.
+//! claude's messages, typed: what stdout says, what stdin takes, and a view that answers what users ask.
+//!
+//! A field that is missing or null is `None`, one that is not known is in `extra`, a message that is not known, or
+//! whose known fields have other types, is `Unknown`. Nothing here is written back: the original bytes are kept.
 
-use serde_json::Value;
+#[macro_use]
+mod define;
+pub mod answer;
+pub mod control;
+pub mod stdin;
+pub mod stdout;
+pub mod system;
+mod view;
 
-/// A view of one line. Made once, asked often.
-#[derive(Clone, Debug)]
-pub struct Message<'a> {
-    line: &'a [u8],
-    value: Value,
-}
+pub use stdin::Stdin;
+pub use stdout::Stdout;
+pub use view::{Message, ToolResultView, ToolUse};
 
-impl<'a> Message<'a> {
-    /// None: not a JSON object.
-    pub fn parse(line: &'a [u8]) -> Option<Self> {
-        let value: Value = serde_json::from_slice(line).ok()?;
-        value.is_object().then_some(Self { line, value })
-    }
-
-    /// The original bytes.
-    pub fn line(&self) -> &'a [u8] {
-        self.line
-    }
-
-    pub fn value(&self) -> &Value {
-        &self.value
-    }
-}
+#[cfg(test)]
+mod tests;
