@@ -27,6 +27,7 @@ echo "namespace $(readlink /proc/self/ns/pid)"
 echo > inside && echo works
 cat "$1" > /dev/null 2>&1 && echo "reads castra's files"
 { mkdir -p "$2" && echo > "$2/written"; } 2> /dev/null && echo "writes outside its folders"
+(: >> /proc/sys/kernel/core_pattern) 2> /dev/null && echo "changes the kernel's settings"
 echo > "/tmp/$3" || echo "has no /tmp"
 "#;
 

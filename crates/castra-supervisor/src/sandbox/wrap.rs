@@ -139,6 +139,13 @@ const KERNEL: &[&str] = &["/proc", "/sys", "/dev", "/run", "/var/run"];
 /// Where other homes and other programs' sockets are: no caller's folder may hold one of these.
 const SHARED: &[&str] = &["/home", "/tmp", "/var/tmp", "/run", "/etc"];
 
+/// Through these files root, with no capability at all, changes the whole machine (`core_pattern` runs a
+/// program outside). bwrap 0.8 means to make `/proc/sys` read-only and does not, since its test for a
+/// writable folder fails there (measured).
+const PROC: &[&str] = &[
+    "/proc/sys", "/proc/sysrq-trigger", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/acpi", "/proc/scsi", "/proc/mtrr",
+];
+
 /// What root keeps: the rights over files that root needs in a folder of somebody else. None of them
 /// reaches past the mounts (`CAP_DAC_READ_SEARCH`, which opens files by handle, is not among them).
 const ROOT_KEEPS: &[&str] = &["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"];
@@ -189,6 +196,11 @@ fn view(bwrap: &Bwrap, paths: &Paths) -> Result<View, WrapError> {
         ETC.iter().copied().chain(bwrap.etc.iter().map(String::as_str)).map(|name| format!("/etc/{name}"));
     for path in SYSTEM.iter().chain(FURTHER).map(|p| (*p).to_owned()).chain(etc) {
         view.set(&path, Mount::ReadOnly);
+    }
+
+    // Not for others, whom the files' modes stop: a nested bwrap could not mount its own /proc.
+    for path in PROC.iter().filter(|_| bwrap.root) {
+        view.set(path, Mount::ReadOnly);
     }
 
     for path in [&paths.castra_home, &paths.work, &paths.home, &paths.claude] {
