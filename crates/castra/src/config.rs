@@ -196,6 +196,11 @@ impl Settings {
         Ok(Self { all, file, home, inputs })
     }
 
+    /// Where `castra.toml` is, or would be.
+    pub fn file_to_write(&self) -> Option<PathBuf> {
+        self.inputs.file().map(|(path, _)| path)
+    }
+
     fn get(&self, key: &str) -> &Value {
         self.all.iter().find(|setting| setting.key == key).map_or(&Value::Null, |setting| &setting.value)
     }
@@ -340,6 +345,10 @@ fn parse(kind: Kind, raw: &str, cwd: Option<&Path>, home: Option<&str>) -> Resul
         }
         Kind::Bytes => bytes(raw).map(Value::from).ok_or_else(|| "bytes, or a number with MB or GB".into()),
         Kind::Address => raw
+            .strip_prefix("localhost:")
+            .map(|port| format!("127.0.0.1:{port}"))
+            .as_deref()
+            .unwrap_or(raw)
             .parse::<SocketAddr>()
             .map(|address| json!(address.to_string()))
             .map_err(|_| "an address and port such as 127.0.0.1:8080".into()),

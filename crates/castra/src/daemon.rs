@@ -32,8 +32,8 @@ pub enum Error {
     Running { home: PathBuf, other: Option<Box<DaemonFile>> },
     #[error(transparent)]
     Supervisor(castra_supervisor::Error),
-    #[error("{0}")]
-    Bind(String),
+    #[error(transparent)]
+    Listen(#[from] http::ListenError),
     #[error("{0}")]
     Serve(String),
     #[error("cannot write {path}")]
@@ -141,19 +141,13 @@ async fn listen(
     ready: impl FnOnce(&DaemonFile),
 ) -> Result<(), Error> {
     let home = &settings.home;
-    let bind = |error: &dyn std::fmt::Display| Error::Bind(error.to_string());
     // TCP first: a port in use ends the start before anybody can have connected to the socket.
     let tcp = match settings.listen() {
-        Some(address) => {
-            Some(http::bind_tcp(address, settings.insecure_listen()).await.map_err(|e| bind(&e))?)
-        }
+        Some(address) => Some(http::bind_tcp(&address.to_string(), settings.insecure_listen())?),
         None => None,
     };
-    let listen = match &tcp {
-        Some(tcp) => Some(tcp.local_addr().map_err(|e| bind(&e))?),
-        None => None,
-    };
-    let unix = http::bind_unix(home).map_err(|e| bind(&e))?;
+    let listen = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
+    let unix = http::bind_unix(home)?;
     let file = DaemonFile {
         process: Identity::own().ok_or_else(|| Error::Serve("cannot read /proc/self/stat".into()))?,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -165,8 +159,8 @@ async fn listen(
     tracing::info!(pid = file.process.pid, socket = %file.socket.display(), listen = ?file.listen, "ready");
     // Both sockets are bound: whoever connects now is answered as soon as `serve` accepts.
     ready(&file);
-    let served = http::serve(supervisor, http::Listeners { unix, tcp }, signals.end()).await;
-    served.map_err(|error| Error::Serve(error.to_string()))
+    http::serve(supervisor, http::Listeners { unix, tcp }, signals.end()).await;
+    Ok(())
 }
 
 struct Signals {

@@ -129,6 +129,10 @@ impl From<daemon::Error> for Failure {
                 "castra keeps secrets there: `chmod 700 {}`, or set CASTRA_HOME to another folder",
                 path.display()
             )),
+            Error::Listen(inner) => match inner.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            },
             Error::Foreign { .. } => failure.hint("set CASTRA_HOME to a folder of your own"),
             Error::Running { other: Some(other), .. } => {
                 failure.hint(format!("it is pid {}; `castra down` ends it", other.process.pid))

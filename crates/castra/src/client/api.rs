@@ -1,6 +1,6 @@
 //! The calls of design.md §10, one function each. `session` may be an id, a unique prefix or a name.
 
-use super::{Call, Client, Error, escape};
+use super::{Call, Client, Error, SseParser, escape};
 use bytes::Bytes;
 use castra_proto::api::*;
 use castra_proto::permission::{PermissionAnswer, PermissionRequest};
@@ -25,6 +25,14 @@ fn items(value: Value) -> Vec<Value> {
             _ => Vec::new(),
         },
         _ => Vec::new(),
+    }
+}
+
+/// `event: problem` of a stream.
+pub(super) fn refused(data: &[u8], garbled: impl FnOnce(String) -> Error) -> Error {
+    match serde_json::from_slice(data) {
+        Ok(problem) => Error::Refused(Box::new(problem)),
+        Err(error) => garbled(error.to_string()),
     }
 }
 
@@ -129,7 +137,7 @@ impl Client {
 
     /// `interrupt`, `stop`, `resume` or `clear`: the session after it.
     pub async fn act(&self, session: &str, verb: &str) -> Result<Session, Error> {
-        self.read(Call::post(session_path(session, &format!("/{verb}"))).json(&json!({}))?).await
+        self.read(Call::post(session_path(session, &format!("/{verb}")))).await
     }
 
     pub async fn fork(&self, session: &str, fork: &Fork) -> Result<Session, Error> {
@@ -154,7 +162,10 @@ impl Client {
     }
 
     pub async fn list_files(&self, session: &str, path: &str) -> Result<Vec<Value>, Error> {
-        self.read(Call::get(session_path(session, &format!("/files?path={}", escape(path))))).await.map(items)
+        // A final slash says that a folder is meant.
+        let path = format!("{}/", path.trim_end_matches('/'));
+        let call = Call::get(session_path(session, &format!("/files?path={}", escape(&path))));
+        self.read(call).await.map(items)
     }
 
     pub async fn export(&self, session: &str, format: &str, follow: bool) -> Result<Download, Error> {
@@ -199,8 +210,37 @@ impl Client {
         self.read(Call::get(format!("{V1}/claude"))).await.map(items)
     }
 
-    pub async fn claude_install(&self, version: Option<&str>) -> Result<Value, Error> {
-        self.read(Call::post(format!("{V1}/claude")).json(&json!({ "version": version }))?).await
+    /// Installs one; `progress` is called with each line of it.
+    pub async fn claude_install(
+        &self,
+        version: Option<&str>,
+        mut progress: impl FnMut(&str),
+    ) -> Result<Value, Error> {
+        let call = Call::post(format!("{V1}/claude"))
+            .json(&json!({ "version": version }))?
+            .accept("text/event-stream");
+        let mut body = self.answer(call).await?.into_body();
+        let mut parser = SseParser::default();
+        let garbled = |detail: String| Error::Answer {
+            target: self.target().to_string(),
+            status: hyper::StatusCode::OK,
+            detail,
+        };
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|source| Error::Lost { target: self.target().to_string(), source })?;
+            let Some(bytes) = frame.data_ref() else { continue };
+            for frame in parser.push(bytes).map_err(|error| garbled(error.to_string()))? {
+                let value: Value =
+                    serde_json::from_slice(&frame.data).map_err(|error| garbled(error.to_string()))?;
+                match frame.event.as_deref() {
+                    Some("progress") => progress(value.as_str().unwrap_or_default()),
+                    Some("problem") => return Err(refused(&frame.data, garbled)),
+                    _ => return Ok(value),
+                }
+            }
+        }
+        Err(garbled("the installation ended without a word".into()))
     }
 
     pub async fn claude_remove(&self, version: &str) -> Result<(), Error> {
@@ -213,12 +253,11 @@ impl Client {
     }
 
     pub async fn prune(&self, dry_run: bool) -> Result<Vec<Value>, Error> {
-        let call = Call::post(format!("{V1}/prune?dry_run={dry_run}")).json(&json!({}))?;
-        self.read(call).await.map(items)
+        self.read(Call::post(format!("{V1}/prune?dry_run={dry_run}"))).await.map(items)
     }
 
     pub async fn check(&self) -> Result<Vec<Value>, Error> {
-        self.read(Call::get(format!("{V1}/check"))).await.map(items)
+        self.read(Call::post(format!("{V1}/check"))).await.map(items)
     }
 
     pub async fn backup(&self, path: &str) -> Result<Value, Error> {
@@ -227,6 +266,6 @@ impl Client {
 
     /// Ends the daemon; sessions live on.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        self.read::<Value>(Call::post(format!("{V1}/shutdown")).json(&json!({}))?).await.map(drop)
+        self.read::<Value>(Call::post(format!("{V1}/shutdown"))).await.map(drop)
     }
 }

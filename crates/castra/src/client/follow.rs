@@ -63,6 +63,11 @@ impl Client {
 }
 
 impl Follow {
+    /// The newest event that was read.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// Cancel safe: what was read is kept.
     pub async fn next(&mut self) -> Result<Option<Item>, Error> {
         loop {
@@ -128,6 +133,10 @@ impl Follow {
                     let partial =
                         serde_json::from_slice(&frame.data).map_err(|error| self.garbled(&error))?;
                     self.ready.push_back(Item::Partial(partial));
+                }
+                // Ends the stream; the next connection is told the reason as an answer of its own.
+                Some("problem") => {
+                    return Err(super::api::refused(&frame.data, |detail| self.garbled(&detail)));
                 }
                 // A newer daemon may name further states; they are not events.
                 Some(_) => {}

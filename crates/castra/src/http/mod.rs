@@ -2,7 +2,6 @@
 
 use castra_supervisor::Supervisor;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::path::Path;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -11,19 +10,28 @@ pub struct Listeners {
     pub tcp: Option<TcpListener>,
 }
 
-pub async fn serve(
-    _supervisor: Supervisor,
-    _listeners: Listeners,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("cannot listen: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl ListenError {
+    pub fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+pub async fn serve(_supervisor: Supervisor, _listeners: Listeners, shutdown: impl Future<Output = ()>) {
     shutdown.await;
-    Ok(())
 }
 
-pub async fn bind_tcp(address: SocketAddr, _insecure: bool) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+pub fn bind_tcp(address: &str, _insecure: bool) -> Result<TcpListener, ListenError> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener)?)
 }
 
-pub fn bind_unix(home: &Path) -> std::io::Result<UnixListener> {
-    UnixListener::bind(home.join("castra.sock"))
+pub fn bind_unix(home: &Path) -> Result<UnixListener, ListenError> {
+    Ok(UnixListener::bind(home.join("castra.sock"))?)
 }
