@@ -84,7 +84,8 @@ impl DaemonFile {
     fn write(&self, home: &Path) -> Result<(), Error> {
         let path = Self::path(home);
         let json = serde_json::to_vec(self).map_err(std::io::Error::from);
-        json.and_then(|json| exec::write_private(&path, &json)).map_err(|source| Error::Write { path, source })
+        json.and_then(|json| exec::write_private(&path, &json))
+            .map_err(|source| Error::Write { path, source })
     }
 }
 

@@ -7,7 +7,7 @@ use castra_proto::permission::{Behavior, PermissionAnswer, PermissionKind, Permi
 use serde_json::{Value, json};
 
 /// The request in full, as lines.
-pub fn show(request: &PermissionRequest) -> Vec<(Style, String)> {
+pub(super) fn show(request: &PermissionRequest) -> Vec<(Style, String)> {
     let name = tool_name(&request.tool);
     let title = match request.kind {
         PermissionKind::Tool => format!("? {name} wants to run"),
@@ -19,7 +19,9 @@ pub fn show(request: &PermissionRequest) -> Vec<(Style, String)> {
     let mut lines = vec![(Style::Bold, title)];
     let body = match request.kind {
         PermissionKind::Question => questions(&request.input),
-        PermissionKind::Plan => request.input["plan"].as_str().map_or_else(|| fields(&request.input), visible_lines),
+        PermissionKind::Plan => {
+            request.input["plan"].as_str().map_or_else(|| fields(&request.input), visible_lines)
+        }
         _ => fields(&request.input),
     };
     lines.extend(body.into_iter().map(|line| (Style::Plain, format!("  {line}"))));
@@ -29,7 +31,7 @@ pub fn show(request: &PermissionRequest) -> Vec<(Style, String)> {
 }
 
 /// The line that asks.
-pub fn prompt(request: &PermissionRequest) -> String {
+pub(super) fn prompt(request: &PermissionRequest) -> String {
     match request.kind {
         PermissionKind::Question => "answer (a number or your own words; several: 1,3), or n: ".into(),
         _ if request.suggestions.is_empty() => "allow? [y]es [n]o [e]dit, or say what to do instead: ".into(),
@@ -74,7 +76,7 @@ fn questions(input: &Value) -> Vec<String> {
 }
 
 /// What `remember` would set, in words.
-pub fn rules(suggestions: &[Value]) -> impl Iterator<Item = String> + '_ {
+pub(super) fn rules(suggestions: &[Value]) -> impl Iterator<Item = String> + '_ {
     suggestions.iter().map(|update| {
         let place = update["destination"].as_str().unwrap_or("session");
         let what = match update["type"].as_str() {
@@ -105,7 +107,7 @@ fn plain(value: &Value) -> String {
 
 /// What a person's line means.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
+pub(super) enum Reply {
     Answer(Box<PermissionAnswer>),
     /// They want to change the input first: ask for it with `edit_prompt`, read it with `edited`.
     Edit,
@@ -126,18 +128,18 @@ fn answer(request: &PermissionRequest, behavior: Behavior) -> PermissionAnswer {
     }
 }
 
-pub fn deny(request: &PermissionRequest, message: &str) -> PermissionAnswer {
+pub(super) fn deny(request: &PermissionRequest, message: &str) -> PermissionAnswer {
     PermissionAnswer { message: Some(message.into()), ..answer(request, Behavior::Deny) }
 }
 
-pub fn allow(request: &PermissionRequest) -> PermissionAnswer {
+pub(super) fn allow(request: &PermissionRequest) -> PermissionAnswer {
     answer(request, Behavior::Allow)
 }
 
 /// What is said to claude after a bare `n`.
-pub const REFUSED: &str = "The user does not allow this.";
+pub(super) const REFUSED: &str = "The user does not allow this.";
 
-pub fn reply(request: &PermissionRequest, line: &str) -> Reply {
+pub(super) fn reply(request: &PermissionRequest, line: &str) -> Reply {
     let line = line.trim();
     let done = |answer| Reply::Answer(Box::new(answer));
     let no = matches!(line.to_lowercase().as_str(), "n" | "no");
@@ -167,7 +169,7 @@ pub fn reply(request: &PermissionRequest, line: &str) -> Reply {
 }
 
 /// The question's input with `answers`: claude's own form, by the question's text.
-pub fn answers(input: &Value, given: impl Fn(usize) -> Option<String>) -> Value {
+pub(super) fn answers(input: &Value, given: impl Fn(usize) -> Option<String>) -> Value {
     let mut answers = serde_json::Map::new();
     for (n, question) in input["questions"].as_array().into_iter().flatten().enumerate() {
         if let (Some(text), Some(given)) = (question["question"].as_str(), given(n)) {
@@ -190,11 +192,15 @@ fn chosen(question: &Value, given: &str) -> String {
 }
 
 /// A command is edited as it stands, any other input as JSON.
-pub fn edit_prompt(request: &PermissionRequest) -> &'static str {
-    if request.input["command"].is_string() { "the command to run instead: " } else { "the input to use, as JSON: " }
+pub(super) fn edit_prompt(request: &PermissionRequest) -> &'static str {
+    if request.input["command"].is_string() {
+        "the command to run instead: "
+    } else {
+        "the input to use, as JSON: "
+    }
 }
 
-pub fn edited(request: &PermissionRequest, line: &str) -> Option<PermissionAnswer> {
+pub(super) fn edited(request: &PermissionRequest, line: &str) -> Option<PermissionAnswer> {
     let updated = match &request.input {
         Value::Object(fields) if fields.get("command").is_some_and(Value::is_string) => {
             let mut fields = fields.clone();
@@ -261,8 +267,13 @@ mod tests {
     fn questions_are_answered_by_number_or_words() {
         let input = json!({"questions":[{"question":"Which?","options":[{"label":"A"},{"label":"B","description":"the second"}]}]});
         let request = request(PermissionKind::Question, input.clone(), vec![]);
-        let table: &[(&str, &str)] =
-            &[("2", "B"), ("1,2", "A, B"), ("3", "3"), ("neither, thanks", "neither, thanks"), ("yes", "yes")];
+        let table: &[(&str, &str)] = &[
+            ("2", "B"),
+            ("1,2", "A, B"),
+            ("3", "3"),
+            ("neither, thanks", "neither, thanks"),
+            ("yes", "yes"),
+        ];
         for (line, expected) in table {
             let mut updated = input.clone();
             updated["answers"] = json!({"Which?": expected});
@@ -305,7 +316,10 @@ mod tests {
             Some(json!({"command":"ls -l","timeout":5}))
         );
         let other = request(PermissionKind::Tool, json!({"file_path":"a"}), vec![]);
-        assert_eq!(edited(&other, r#"{"file_path":"b"}"#).unwrap().updated_input, Some(json!({"file_path":"b"})));
+        assert_eq!(
+            edited(&other, r#"{"file_path":"b"}"#).unwrap().updated_input,
+            Some(json!({"file_path":"b"}))
+        );
         assert_eq!(edited(&other, "b"), None);
     }
 }

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 #[derive(Args, Debug)]
-pub struct AttachArgs {
+pub(super) struct AttachArgs {
     /// Session: id, unique prefix, or name
     id: String,
     /// Show so many of the newest events first
@@ -24,14 +24,14 @@ pub struct AttachArgs {
     tail: u64,
 }
 
-pub async fn attach(args: AttachArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn attach(args: AttachArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     let session = client.show(&args.id).await?;
     chat_after(&ctx, &client, &session, session.head_seq.saturating_sub(args.tail)).await
 }
 
 /// A conversation with a session that has just been made.
-pub async fn chat(ctx: &Ctx, client: &Client, session: &Session) -> Result<(), Failure> {
+pub(super) async fn chat(ctx: &Ctx, client: &Client, session: &Session) -> Result<(), Failure> {
     chat_after(ctx, client, session, 0).await
 }
 
@@ -73,17 +73,17 @@ async fn chat_after(ctx: &Ctx, client: &Client, session: &Session, after: u64) -
             .hint(format!("castra logs {} -f follows it", session.id)));
     }
     let id = session.id.to_string();
-    let mut view = View::new(
-        ctx.out.clone(),
-        if ctx.out.json { Show::Events } else { Show::Everything },
-        Words::Stdout,
-    );
+    let mut view =
+        View::new(ctx.out.clone(), if ctx.out.json { Show::Events } else { Show::Everything }, Words::Stdout);
     view.progress.show_input = true;
     let mut desk = Desk::new(Some(Lines::of_stdin()?));
     let mut interrupts = Interrupts::new()?;
     let mut quit = signal(SignalKind::quit())?;
     let title = session.name.as_deref().unwrap_or(&id);
-    view.note(&ctx.out.paint(Style::Dim, &format!("session {} ({}); /help, /quit", one_line(title, 80), session.state)))?;
+    view.note(
+        &ctx.out
+            .paint(Style::Dim, &format!("session {} ({}); /help, /quit", one_line(title, 80), session.state)),
+    )?;
 
     let mut follow = client.follow(&id, after);
     let mut state = session.state;
@@ -169,7 +169,12 @@ fn state_after(data: &str) -> Option<RunState> {
     RunState::parse(data["to"].as_str()?)
 }
 
-fn refused(problem: &castra_proto::Problem, state: RunState, id: &str, view: &mut View) -> Result<(), Failure> {
+fn refused(
+    problem: &castra_proto::Problem,
+    state: RunState,
+    id: &str,
+    view: &mut View,
+) -> Result<(), Failure> {
     view.note(&one_line(&problem.to_string(), 500))?;
     if state.is_final() || matches!(problem.code, ErrorCode::SessionEnded | ErrorCode::SessionLost) {
         view.out.hint(&format!("castra resume {id}"));

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 #[derive(Subcommand, Debug)]
-pub enum ClaudeCommand {
+pub(super) enum ClaudeCommand {
     /// The path of the one that is used
     Find,
     /// The version of the one that is used
@@ -28,7 +28,7 @@ pub enum ClaudeCommand {
     Rm { version: String },
 }
 
-pub async fn claude(command: ClaudeCommand, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn claude(command: ClaudeCommand, ctx: Ctx) -> Result<(), Failure> {
     if let ClaudeCommand::Use { version } = &command {
         return pin(version, &ctx);
     }
@@ -66,12 +66,12 @@ pub async fn claude(command: ClaudeCommand, ctx: Ctx) -> Result<(), Failure> {
     }
 }
 
-pub async fn used(client: &Client) -> Result<Option<Value>, Failure> {
+pub(super) async fn used(client: &Client) -> Result<Option<Value>, Failure> {
     Ok(client.claude_versions().await?.into_iter().find(|one| one["used"] == true))
 }
 
 /// With its progress on stderr.
-pub async fn install(client: &Client, version: Option<&str>, ctx: &Ctx) -> Result<Value, Failure> {
+pub(super) async fn install(client: &Client, version: Option<&str>, ctx: &Ctx) -> Result<Value, Failure> {
     let progress = |line: &str| ctx.out.note(&ctx.out.paint(Style::Dim, &format!("  {}", visible(line))));
     Ok(client.claude_install(version, progress).await?)
 }
@@ -90,10 +90,9 @@ fn pin(version: &str, ctx: &Ctx) -> Result<(), Failure> {
     if version.is_empty() || !version.chars().all(known) {
         return Err(Failure::usage(format!("`{version}` is not a version")));
     }
-    let path = ctx
-        .settings
-        .file_to_write()
-        .ok_or_else(|| Failure::new("there is no place for castra.toml: neither XDG_CONFIG_HOME nor HOME is set"))?;
+    let path = ctx.settings.file_to_write().ok_or_else(|| {
+        Failure::new("there is no place for castra.toml: neither XDG_CONFIG_HOME nor HOME is set")
+    })?;
     let old = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

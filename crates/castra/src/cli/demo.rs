@@ -15,14 +15,14 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 #[derive(Args, Debug)]
-pub struct DemoArgs {
+pub(super) struct DemoArgs {
     /// Keep the demo's data in this folder
     #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
 }
 
 impl DemoArgs {
-    pub fn flags(&self) -> Vec<FlagValue> {
+    pub(super) fn flags(&self) -> Vec<FlagValue> {
         let home = self.home.as_ref().map(|home| ("home", "--home", home.display().to_string()));
         home.into_iter().collect()
     }
@@ -31,7 +31,7 @@ impl DemoArgs {
 /// In the default script it makes the model use a tool that needs a permission.
 const PROMPT: &str = "write a haiku to haiku.txt";
 
-pub async fn demo(args: DemoArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn demo(args: DemoArgs, ctx: Ctx) -> Result<(), Failure> {
     let step = |text: &str| ctx.out.note(&ctx.out.paint(Style::Bold, text));
     step("castra runs Claude Code as sessions that outlive everything above them. A short tour:");
 
@@ -58,7 +58,8 @@ pub async fn demo(args: DemoArgs, ctx: Ctx) -> Result<(), Failure> {
     let message = SendMessage { text: Some(PROMPT.into()), ..Default::default() };
     let accepted = client.send(&id, &message, &Uuid::new_v4().to_string()).await?;
 
-    let words = if ctx.out.stdout_tty && ctx.out.stderr_tty && !ctx.out.json { Words::Stdout } else { Words::Stderr };
+    let words =
+        if ctx.out.stdout_tty && ctx.out.stderr_tty && !ctx.out.json { Words::Stdout } else { Words::Stderr };
     let mut view = View::new(ctx.out.clone(), Show::Everything, words);
     let mut desk = Desk::for_demo();
     let ended = to_the_end(&client, &session, accepted.message_id, 0, &mut view, &mut desk).await?;

@@ -18,7 +18,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 #[derive(Args, Debug)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// Also make one turn with your own login. It costs money, and asks first
     #[arg(long)]
     live: bool,
@@ -36,7 +36,7 @@ struct Finding {
     remedy: Option<String>,
 }
 
-pub async fn doctor(args: DoctorArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn doctor(args: DoctorArgs, ctx: Ctx) -> Result<(), Failure> {
     let mut findings = vec![data_folder(&ctx)];
     let client = match ctx.client().await {
         Ok(client) => {
@@ -57,7 +57,9 @@ pub async fn doctor(args: DoctorArgs, ctx: Ctx) -> Result<(), Failure> {
     let mut seen = std::collections::HashSet::new();
     // The daemon may look at the same things from its side; what was seen first is said once.
     findings.retain(|finding| seen.insert(finding.name.clone()));
-    if args.live && let Some(client) = &client {
+    if args.live
+        && let Some(client) = &client
+    {
         findings.push(live(client, args.yes, &ctx).await?);
     }
     if ctx.out.json {
@@ -140,10 +142,12 @@ async fn live(client: &Client, yes: bool, ctx: &Ctx) -> Result<Finding, Failure>
             return Err(Failure::new("not done"));
         }
     }
-    let spec = SessionSpec { home: Home::User, ephemeral: true, tools: Some(Vec::new()), ..Default::default() };
+    let spec =
+        SessionSpec { home: Home::User, ephemeral: true, tools: Some(Vec::new()), ..Default::default() };
     let session = client.create(&spec, &Uuid::new_v4().to_string()).await?;
     let id = session.id.to_string();
-    let message = SendMessage { text: Some("Answer with the single word: pong".into()), ..Default::default() };
+    let message =
+        SendMessage { text: Some("Answer with the single word: pong".into()), ..Default::default() };
     let accepted = client.send(&id, &message, &Uuid::new_v4().to_string()).await?;
     let mut view = View::for_answer(ctx.out.clone());
     let mut desk = Desk::new(None);
@@ -152,7 +156,9 @@ async fn live(client: &Client, yes: bool, ctx: &Ctx) -> Result<Finding, Failure>
     client.remove(&id, true).await?;
     let (ok, detail) = match ended? {
         Ended::Message(message) => match message.result {
-            Some(result) => (result.ok, format!("{} (${:.4}, {:.1} s)", result.text, result.cost_usd, result.duration_s)),
+            Some(result) => {
+                (result.ok, format!("{} (${:.4}, {:.1} s)", result.text, result.cost_usd, result.duration_s))
+            }
             None => (false, "the turn was interrupted".into()),
         },
         Ended::Session(session) => {

@@ -26,7 +26,7 @@ fn escaped(text: &str, escape: impl Fn(u32) -> String) -> Cow<'_, str> {
 }
 
 /// Keeps newlines and tabs; everything else that a terminal would obey is spelled out.
-pub fn visible(text: &str) -> Cow<'_, str> {
+pub(super) fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, |c| match c {
         0x0d => "\\r".into(),
         c if c < 0x100 => format!("\\x{c:02x}"),
@@ -35,16 +35,14 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 }
 
 /// The same for JSON, where the result is the same document.
-pub fn visible_json(text: &str) -> Cow<'_, str> {
+pub(super) fn visible_json(text: &str) -> Cow<'_, str> {
     escaped(text, |c| format!("\\u{c:04x}"))
 }
 
 /// One line of at most `width` characters; what is cut is marked.
-pub fn one_line(text: &str, width: usize) -> String {
-    let flat: Vec<char> = visible(text.trim())
-        .chars()
-        .map(|c| if matches!(c, '\n' | '\t') { ' ' } else { c })
-        .collect();
+pub(super) fn one_line(text: &str, width: usize) -> String {
+    let flat: Vec<char> =
+        visible(text.trim()).chars().map(|c| if matches!(c, '\n' | '\t') { ' ' } else { c }).collect();
     match flat.get(..width.saturating_sub(1)) {
         Some(head) if flat.len() > width => head.iter().chain(&['…']).collect(),
         _ => flat.into_iter().collect(),

@@ -6,45 +6,45 @@ use castra_proto::{ErrorCode, Problem};
 
 /// A command's end that is not success.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(super) struct Failure {
     /// Unset: nothing is said, e.g. since it was said already, or the reader of stdout has left.
-    pub message: Option<String>,
-    pub hint: Option<String>,
-    pub exit: u8,
+    pub(super) message: Option<String>,
+    pub(super) hint: Option<String>,
+    pub(super) exit: u8,
 }
 
 /// The command was typed wrongly.
-pub const USAGE: u8 = 2;
-pub const TIMED_OUT: u8 = 124;
-pub const INTERRUPTED: u8 = 130;
+pub(super) const USAGE: u8 = 2;
+pub(super) const TIMED_OUT: u8 = 124;
+pub(super) const INTERRUPTED: u8 = 130;
 
 impl Failure {
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: Some(message.into()), hint: None, exit: 1 }
     }
 
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { exit: USAGE, ..Self::new(message) }
     }
 
     /// Only an exit code; everything has been said.
-    pub fn silent(exit: u8) -> Self {
+    pub(super) fn silent(exit: u8) -> Self {
         Self { message: None, hint: None, exit }
     }
 
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    pub fn exit(mut self, exit: u8) -> Self {
+    pub(super) fn exit(mut self, exit: u8) -> Self {
         self.exit = exit;
         self
     }
 }
 
 /// An error and what is below it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(error) = below {
@@ -147,7 +147,7 @@ impl From<daemon::Error> for Failure {
 }
 
 /// No daemon, and none may be started.
-pub fn not_running(target: &Target) -> Failure {
+pub(super) fn not_running(target: &Target) -> Failure {
     Failure::new(format!("no daemon answers at {target}")).hint("`castra up -d` starts one")
 }
 

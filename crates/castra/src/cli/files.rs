@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 #[derive(Subcommand, Debug)]
-pub enum FilesCommand {
+pub(super) enum FilesCommand {
     /// Upload a file; `-` is stdin
     Put {
         /// Session: id, unique prefix, or name
@@ -37,7 +37,7 @@ pub enum FilesCommand {
     },
 }
 
-pub async fn files(command: FilesCommand, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn files(command: FilesCommand, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     match command {
         FilesCommand::Put { id, file, path } => {
@@ -50,7 +50,9 @@ pub async fn files(command: FilesCommand, ctx: Ctx) -> Result<(), Failure> {
                     .map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))?;
                 file.file_name().and_then(|name| name.to_str()).map(String::from)
             };
-            let path = path.or(name).ok_or_else(|| Failure::usage("say where it goes: castra files put ID FILE PATH"))?;
+            let path = path
+                .or(name)
+                .ok_or_else(|| Failure::usage("say where it goes: castra files put ID FILE PATH"))?;
             let bytes = content.len() as u64;
             client.put_file(&id, &path, content.into()).await?;
             ctx.out.either(&json!({ "path": path, "bytes": bytes }), || {

@@ -10,13 +10,13 @@ const AHEAD: usize = 64;
 const LONGEST: u64 = 16 << 20;
 
 /// A thread that reads lines. It ends with the process: a blocked read cannot be cancelled.
-pub struct Lines {
+pub(super) struct Lines {
     lines: mpsc::Receiver<String>,
 }
 
 impl Lines {
     /// From the terminal: stdin, or `/dev/tty` where stdin is something else. `None` without one.
-    pub fn of_terminal() -> Option<Self> {
+    pub(super) fn of_terminal() -> Option<Self> {
         if std::io::stdin().is_terminal() {
             return Self::of(std::io::stdin()).ok();
         }
@@ -24,7 +24,7 @@ impl Lines {
         Self::of(tty).ok()
     }
 
-    pub fn of_stdin() -> std::io::Result<Self> {
+    pub(super) fn of_stdin() -> std::io::Result<Self> {
         Self::of(std::io::stdin())
     }
 
@@ -50,12 +50,12 @@ impl Lines {
     }
 
     /// The next line; `None` at the end (Ctrl-D). Cancel safe.
-    pub async fn next(&mut self) -> Option<String> {
+    pub(super) async fn next(&mut self) -> Option<String> {
         self.lines.recv().await
     }
 
     /// Forgets what was typed before a question was asked: it is not the answer.
-    pub fn discard(&mut self) {
+    pub(super) fn discard(&mut self) {
         while self.lines.try_recv().is_ok() {}
     }
 }

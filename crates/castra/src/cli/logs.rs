@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
-pub struct LogsArgs {
+pub(super) struct LogsArgs {
     /// Session: id, unique prefix, or name
     id: String,
     /// Go on with what comes
@@ -32,7 +32,7 @@ pub struct LogsArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct ExportArgs {
+pub(super) struct ExportArgs {
     /// Session: id, unique prefix, or name
     id: String,
     #[arg(long, value_enum, default_value = "stream-json")]
@@ -57,7 +57,7 @@ enum ExportFormat {
     Markdown,
 }
 
-pub async fn logs(args: LogsArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn logs(args: LogsArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     if args.raw {
         let direction = match (args.in_, args.out) {
@@ -107,12 +107,12 @@ async fn print(mut download: Download, ctx: &Ctx) -> Result<(), Failure> {
     Ok(())
 }
 
-pub fn broke_off(error: hyper::Error) -> Failure {
+pub(super) fn broke_off(error: hyper::Error) -> Failure {
     Failure::new(format!("the daemon broke off: {error}")).hint("what was written so far is not complete")
 }
 
 /// Into a file beside the target, which gets its name when it is complete.
-pub async fn save(mut download: Download, path: &Path) -> Result<u64, Failure> {
+pub(super) async fn save(mut download: Download, path: &Path) -> Result<u64, Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
     let temporary = path.with_extension(format!("{}.part", std::process::id()));
     let mut file = std::fs::File::create(&temporary).map_err(failed)?;
@@ -123,7 +123,9 @@ pub async fn save(mut download: Download, path: &Path) -> Result<u64, Failure> {
                 Ok(()) => written += bytes.len() as u64,
                 Err(error) => break Err(failed(error)),
             },
-            Ok(None) => break file.sync_all().and_then(|()| std::fs::rename(&temporary, path)).map_err(failed),
+            Ok(None) => {
+                break file.sync_all().and_then(|()| std::fs::rename(&temporary, path)).map_err(failed);
+            }
             Err(error) => break Err(broke_off(error)),
         }
     };
@@ -133,7 +135,7 @@ pub async fn save(mut download: Download, path: &Path) -> Result<u64, Failure> {
     outcome.map(|()| written)
 }
 
-pub async fn export(args: ExportArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn export(args: ExportArgs, ctx: Ctx) -> Result<(), Failure> {
     let format = match args.format {
         ExportFormat::StreamJson => "stream-json",
         ExportFormat::Transcript => "transcript",

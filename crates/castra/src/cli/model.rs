@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 #[derive(Subcommand, Debug)]
-pub enum ModelCommand {
+pub(super) enum ModelCommand {
     /// Serve a script on loopback until Ctrl-C
     Serve(ServeArgs),
     /// Print the default script, as a start for one's own
@@ -23,7 +23,7 @@ pub enum ModelCommand {
 }
 
 #[derive(Args, Debug)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     /// A script; the default one when unset
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
@@ -43,11 +43,11 @@ const IDLE: Duration = Duration::from_secs(15 * 60);
 /// How often a background model looks whether it is still needed.
 const LOOK: Duration = Duration::from_secs(2);
 
-pub fn script(out: &Out) -> Result<(), Failure> {
+pub(super) fn script(out: &Out) -> Result<(), Failure> {
     out.text(Script::DEMO)
 }
 
-pub async fn model(command: ModelCommand, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn model(command: ModelCommand, ctx: Ctx) -> Result<(), Failure> {
     match command {
         ModelCommand::Script => script(&ctx.out),
         ModelCommand::Serve(args) => match &args.for_home {
@@ -92,7 +92,9 @@ async fn serve(args: &ServeArgs, ctx: &Ctx) -> Result<(), Failure> {
 async fn in_background(home: &Path) -> Result<(), Failure> {
     exec::detach();
     let before = ModelFile::read(home);
-    let key = before.as_ref().map_or_else(|| format!("castra-demo-{}", Uuid::new_v4().simple()), |old| old.key.clone());
+    let key = before
+        .as_ref()
+        .map_or_else(|| format!("castra-demo-{}", Uuid::new_v4().simple()), |old| old.key.clone());
     // Only sessions of this data folder may talk to it.
     let script = Script::parse(&format!("keys = [\"{key}\"]\n{}", Script::DEMO))
         .map_err(|error| Failure::new(chain(&error)))?;

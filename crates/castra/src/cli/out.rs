@@ -7,16 +7,16 @@ use std::io::{IsTerminal as _, Write as _};
 
 /// How and where this command speaks.
 #[derive(Clone, Debug)]
-pub struct Out {
+pub(super) struct Out {
     /// `--json`: data is JSON.
-    pub json: bool,
-    pub stdout_tty: bool,
-    pub stderr_tty: bool,
+    pub(super) json: bool,
+    pub(super) stdout_tty: bool,
+    pub(super) stderr_tty: bool,
     colour: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
+pub(super) enum Style {
     Plain,
     Bold,
     Dim,
@@ -41,7 +41,7 @@ impl Style {
 }
 
 impl Out {
-    pub fn new(json: bool) -> Self {
+    pub(super) fn new(json: bool) -> Self {
         let stderr_tty = std::io::stderr().is_terminal();
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -54,7 +54,7 @@ impl Out {
     }
 
     /// For stderr; plain where colour is not wanted.
-    pub fn paint(&self, style: Style, text: &str) -> String {
+    pub(super) fn paint(&self, style: Style, text: &str) -> String {
         match (self.colour, style) {
             (false, _) | (_, Style::Plain) => text.into(),
             (true, style) => format!("\x1b[{}m{text}\x1b[0m", style.code()),
@@ -62,7 +62,7 @@ impl Out {
     }
 
     /// Columns of the terminal that stderr is, or 100.
-    pub fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         rustix::termios::tcgetwinsize(std::io::stderr())
             .ok()
             .map(|size| usize::from(size.ws_col))
@@ -71,7 +71,7 @@ impl Out {
     }
 
     /// Bytes to stdout, as they are unless a terminal reads them.
-    pub fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
         let written = if self.stdout_tty {
             stdout.write_all(visible(&String::from_utf8_lossy(bytes)).as_bytes())
@@ -82,16 +82,16 @@ impl Out {
     }
 
     /// Text to stdout, without a newline.
-    pub fn text(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn text(&self, text: &str) -> Result<(), Failure> {
         self.bytes(text.as_bytes())
     }
 
-    pub fn line(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
         self.text(&format!("{text}\n"))
     }
 
     /// One JSON document on a line of its own.
-    pub fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let mut text = serde_json::to_string(value).map_err(std::io::Error::from)?;
         if self.stdout_tty {
             text = visible_json(&text).into_owned();
@@ -102,32 +102,36 @@ impl Out {
     }
 
     /// `--json`: the value; else the text.
-    pub fn either(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    pub(super) fn either(
+        &self,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
         if self.json { self.json(value) } else { self.line(&text()) }
     }
 
     /// Progress and hints. stderr that nobody reads stops nothing.
-    pub fn note(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         self.raw_note(&format!("{text}\n"));
     }
 
     /// Without a newline; the caller has made untrusted parts visible.
-    pub fn raw_note(&self, text: &str) {
+    pub(super) fn raw_note(&self, text: &str) {
         let mut stderr = std::io::stderr().lock();
         let _ = stderr.write_all(text.as_bytes());
         let _ = stderr.flush();
     }
 
-    pub fn hint(&self, text: &str) {
+    pub(super) fn hint(&self, text: &str) {
         self.note(&format!("{} {text}", self.paint(Style::Cyan, "hint:")));
     }
 
-    pub fn warn(&self, text: &str) {
+    pub(super) fn warn(&self, text: &str) {
         self.note(&format!("{} {text}", self.paint(Style::Yellow, "warning:")));
     }
 
     /// Columns as wide as their widest cell; the last one is not padded.
-    pub fn table(&self, head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    pub(super) fn table(&self, head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
         self.text(&columns(head, rows))
     }
 }
@@ -157,7 +161,10 @@ mod tests {
 
     #[test]
     fn columns_line_up_without_trailing_blanks() {
-        let rows = vec![vec!["1".into(), "größer".into(), "x".into()], vec!["22".into(), String::new(), String::new()]];
+        let rows = vec![
+            vec!["1".into(), "größer".into(), "x".into()],
+            vec!["22".into(), String::new(), String::new()],
+        ];
         assert_eq!(columns(&["ID", "NAME", "WHAT"], &rows), "ID  NAME    WHAT\n1   größer  x\n22\n");
     }
 }

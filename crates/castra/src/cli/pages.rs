@@ -9,18 +9,18 @@ use clap_complete::Shell;
 use serde_json::{Value, json};
 
 #[derive(Args, Debug)]
-pub struct CompletionsArgs {
+pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub fn completions(args: &CompletionsArgs, out: &Out) -> Result<(), Failure> {
+pub(super) fn completions(args: &CompletionsArgs, out: &Out) -> Result<(), Failure> {
     let mut page = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "castra", &mut page);
     raw(&page, out)
 }
 
 /// The program and all its verbs, one after the other.
-pub fn man(out: &Out) -> Result<(), Failure> {
+pub(super) fn man(out: &Out) -> Result<(), Failure> {
     let mut page = Vec::new();
     let mut command = Cli::command();
     command.build();
@@ -36,7 +36,7 @@ fn raw(page: &[u8], out: &Out) -> Result<(), Failure> {
     out.text(&String::from_utf8_lossy(page))
 }
 
-pub fn errors(out: &Out) -> Result<(), Failure> {
+pub(super) fn errors(out: &Out) -> Result<(), Failure> {
     if out.json {
         let all: Vec<Value> = ErrorCode::ALL
             .iter()

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 #[derive(Args, Debug)]
-pub struct ApproveArgs {
+pub(super) struct ApproveArgs {
     /// Session: id, unique prefix, or name
     id: String,
     /// The request; may be left out when only one waits
@@ -31,7 +31,7 @@ pub struct ApproveArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct DenyArgs {
+pub(super) struct DenyArgs {
     /// Session: id, unique prefix, or name
     id: String,
     /// The request; may be left out when only one waits
@@ -44,7 +44,7 @@ pub struct DenyArgs {
     interrupt: bool,
 }
 
-pub async fn list(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn list(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
     let requests = ctx.client().await?.permissions(&args.id).await?;
     if ctx.out.json {
         return ctx.out.json(&json!({ "items": requests, "next": null }));
@@ -88,7 +88,7 @@ async fn find(client: &Client, id: &str, request: Option<&str>) -> Result<Permis
     .map_err(|failure: Failure| failure.hint(format!("`castra permissions {id}` lists them")))
 }
 
-pub async fn approve(args: ApproveArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn approve(args: ApproveArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     let request = find(&client, &args.id, args.request.as_deref()).await?;
     let mut answer = PermissionAnswer { remember: args.remember, ..ask::allow(&request) };
@@ -110,7 +110,7 @@ pub async fn approve(args: ApproveArgs, ctx: Ctx) -> Result<(), Failure> {
     decide(&client, &args.id, &request, &answer, "allowed", &ctx).await
 }
 
-pub async fn deny(args: DenyArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn deny(args: DenyArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     let request = find(&client, &args.id, args.request.as_deref()).await?;
     let answer = PermissionAnswer { interrupt: args.interrupt, ..ask::deny(&request, &args.message) };

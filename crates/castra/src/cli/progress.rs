@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Something to show. All text in it is harmless for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub(super) enum Piece {
     /// A line of its own.
     Line(Style, String),
     /// The agent's words, continued by the next `Text`; not a whole line.
@@ -20,12 +20,12 @@ pub enum Piece {
 
 /// Follows one session.
 #[derive(Debug)]
-pub struct Progress {
+pub(super) struct Progress {
     width: usize,
     open: Option<Open>,
     last_text: String,
     /// Messages of the person are shown too.
-    pub show_input: bool,
+    pub(super) show_input: bool,
 }
 
 /// Text of a message that was shown before the message was complete.
@@ -38,16 +38,16 @@ struct Open {
 
 impl Progress {
     /// `width`: columns that a line may have.
-    pub fn new(width: usize) -> Self {
+    pub(super) fn new(width: usize) -> Self {
         Self { width, open: None, last_text: String::new(), show_input: false }
     }
 
     /// The agent's last words: of the message that is being written, else of the last complete one.
-    pub fn words_so_far(&self) -> &str {
+    pub(super) fn words_so_far(&self) -> &str {
         self.open.as_ref().map_or(&self.last_text, |open| &open.shown)
     }
 
-    pub fn partial(&mut self, partial: &Partial) -> Vec<Piece> {
+    pub(super) fn partial(&mut self, partial: &Partial) -> Vec<Piece> {
         if partial.kind != "text" && !partial.kind.is_empty() {
             return Vec::new();
         }
@@ -71,7 +71,7 @@ impl Progress {
         pieces
     }
 
-    pub fn event(&mut self, event: &Event) -> Vec<Piece> {
+    pub(super) fn event(&mut self, event: &Event) -> Vec<Piece> {
         let Ok(data) = serde_json::from_str::<Value>(event.data.get()) else { return Vec::new() };
         match &event.kind {
             Kind::Claude(kind) => match &**kind {
@@ -182,7 +182,9 @@ impl Progress {
                 let by = str_of(data, "by");
                 line(Style::Dim, format!("  ⎿ {verb}{}{by}", if by.is_empty() { "" } else { " by " }))
             }
-            OwnKind::Idle => line(Style::Dim, "nothing has been heard for a while; it is still running".into()),
+            OwnKind::Idle => {
+                line(Style::Dim, "nothing has been heard for a while; it is still running".into())
+            }
             OwnKind::Limit => line(Style::Yellow, format!("limit reached: {}", str_of(data, "limit"))),
             OwnKind::Resumed => line(Style::Dim, "the conversation continues".into()),
             OwnKind::Exit => {
@@ -203,7 +205,7 @@ fn str_of<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 /// `mcp__server__tool` as `server:tool`.
-pub fn tool_name(name: &str) -> String {
+pub(super) fn tool_name(name: &str) -> String {
     let shown = match name.strip_prefix("mcp__").and_then(|rest| rest.split_once("__")) {
         Some((server, tool)) => format!("{server}:{tool}"),
         None => name.to_owned(),
@@ -212,9 +214,19 @@ pub fn tool_name(name: &str) -> String {
 }
 
 /// The argument that says most about a tool call; the whole input where none is known.
-pub fn argument(input: &Value) -> String {
-    const TELLING: [&str; 10] =
-        ["command", "file_path", "notebook_path", "pattern", "query", "url", "path", "skill", "description", "prompt"];
+pub(super) fn argument(input: &Value) -> String {
+    const TELLING: [&str; 10] = [
+        "command",
+        "file_path",
+        "notebook_path",
+        "pattern",
+        "query",
+        "url",
+        "path",
+        "skill",
+        "description",
+        "prompt",
+    ];
     if let Some(text) = TELLING.iter().find_map(|key| input[*key].as_str()) {
         return text.to_owned();
     }
@@ -259,7 +271,7 @@ fn summary(text: &str, width: usize) -> String {
 }
 
 /// An event in one line, for `castra logs`.
-pub fn describe(event: &Event, width: usize) -> String {
+pub(super) fn describe(event: &Event, width: usize) -> String {
     let data: Value = serde_json::from_str(event.data.get()).unwrap_or_default();
     let text = match event.kind.as_str() {
         "assistant" | "user" => blocks_in_short(&data["message"]["content"]),
@@ -268,7 +280,9 @@ pub fn describe(event: &Event, width: usize) -> String {
             None => format!("{} {}", str_of(&data, "subtype"), data["errors"]),
         },
         "system" => str_of(&data, "subtype").to_owned(),
-        "state" => format!("{} → {} ({})", str_of(&data, "from"), str_of(&data, "to"), str_of(&data, "cause")),
+        "state" => {
+            format!("{} → {} ({})", str_of(&data, "from"), str_of(&data, "to"), str_of(&data, "cause"))
+        }
         "input_accepted" => str_of(&data, "text").to_owned(),
         "permission_requested" => format!("{} {}", str_of(&data, "tool"), argument(&data["input"])),
         _ => event.data.get().to_owned(),

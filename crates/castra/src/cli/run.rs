@@ -16,7 +16,7 @@ use std::io::{IsTerminal as _, Read as _};
 use uuid::Uuid;
 
 #[derive(Args, Debug)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// What to say; `-` reads it from stdin. Without one on a terminal: a conversation
     prompt: Option<String>,
     /// Sent before the prompt; `-` reads stdin. With a prompt and a pipe, stdin is the context
@@ -54,10 +54,11 @@ struct Said {
     context: Option<String>,
 }
 
-pub async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
     let cwd = std::env::current_dir()?;
     let mut out = ctx.out.clone();
-    let format = if out.json && args.output_format == Format::Text { Format::Json } else { args.output_format };
+    let format =
+        if out.json && args.output_format == Format::Text { Format::Json } else { args.output_format };
     out.json = format != Format::Text;
     let words = words(args.prompt, args.context, &cwd, args.detach)?;
     let around = Around { cwd: &cwd, env: &|name| std::env::var(name).ok() };
@@ -128,8 +129,12 @@ fn words(
         std::io::stdin().read_to_string(&mut text).map(|_| text)
     };
     let (prompt, context) = match (prompt.as_deref(), context.as_deref()) {
-        (Some("-"), Some("-")) => return Err(Failure::usage("only one of prompt and --context can be stdin")),
-        (Some("-"), context) => (Some(from_stdin()?), context.map(|text| text_or_file(text, cwd)).transpose()?),
+        (Some("-"), Some("-")) => {
+            return Err(Failure::usage("only one of prompt and --context can be stdin"));
+        }
+        (Some("-"), context) => {
+            (Some(from_stdin()?), context.map(|text| text_or_file(text, cwd)).transpose()?)
+        }
         (prompt, Some("-")) => (prompt.map(String::from), Some(from_stdin()?)),
         (prompt, Some(text)) => (prompt.map(String::from), Some(text_or_file(text, cwd)?)),
         (Some(prompt), None) if piped && is_pipe() => (Some(prompt.into()), Some(from_stdin()?)),
@@ -141,9 +146,8 @@ fn words(
     let context = context.filter(|text| !blank(text));
     match &prompt {
         Some(text) if blank(text) && detach => Ok(Said { prompt: None, context }),
-        Some(text) if blank(text) => {
-            Err(Failure::usage("there is no prompt").hint("castra run 'what to do', or on a terminal without one"))
-        }
+        Some(text) if blank(text) => Err(Failure::usage("there is no prompt")
+            .hint("castra run 'what to do', or on a terminal without one")),
         _ => Ok(Said { prompt, context }),
     }
 }
@@ -158,7 +162,7 @@ fn is_pipe() -> bool {
 }
 
 /// The message has its end: the answer on stdout, or why there is none.
-pub fn finish(message: &Message, out: &Out, view: &mut View) -> Result<(), Failure> {
+pub(super) fn finish(message: &Message, out: &Out, view: &mut View) -> Result<(), Failure> {
     let format = if out.json { Format::Json } else { Format::Text };
     answered(message, false, format, view)
 }
@@ -225,7 +229,7 @@ fn over(session: &Session, format: Format, view: &mut View) -> Result<(), Failur
 }
 
 /// Why a run that was waited for ended.
-pub fn exit_failure(exit: Option<&Exit>, session: &str) -> Failure {
+pub(super) fn exit_failure(exit: Option<&Exit>, session: &str) -> Failure {
     let Some(exit) = exit else {
         return Failure::new("the session ended before the answer")
             .hint(format!("castra logs {session} tells more"));
@@ -251,7 +255,9 @@ pub fn exit_failure(exit: Option<&Exit>, session: &str) -> Failure {
     } else if let Some(signal) = exit.signal.filter(|_| exit.cause == ExitCause::Crashed) {
         text.push_str(&format!(" (signal {signal})"));
     }
-    Failure::new(text).hint(format!("castra logs {session} tells more; castra resume {session} continues")).exit(code)
+    Failure::new(text)
+        .hint(format!("castra logs {session} tells more; castra resume {session} continues"))
+        .exit(code)
 }
 
 #[cfg(test)]
@@ -332,8 +338,16 @@ mod tests {
             (None, 1, "the session ended before the answer"),
             (Some(exit(ExitCause::Timeout, None, None)), 124, "a limit of time was reached"),
             (Some(exit(ExitCause::StartTimeout, None, None)), 124, "claude did not start in time"),
-            (Some(exit(ExitCause::Crashed, Some(3), None)), 1, "claude ended before the answer (exit code 3)"),
-            (Some(exit(ExitCause::SpawnFailed, None, Some("no such file"))), 1, "claude could not be started: no such file"),
+            (
+                Some(exit(ExitCause::Crashed, Some(3), None)),
+                1,
+                "claude ended before the answer (exit code 3)",
+            ),
+            (
+                Some(exit(ExitCause::SpawnFailed, None, Some("no such file"))),
+                1,
+                "claude could not be started: no such file",
+            ),
             (Some(exit(ExitCause::Stopped, Some(0), None)), 1, "the session was stopped before the answer"),
         ];
         for (exit, code, text) in table {

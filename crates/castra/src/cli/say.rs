@@ -17,7 +17,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 #[derive(Args, Debug)]
-pub struct SendArgs {
+pub(super) struct SendArgs {
     /// Session: id, unique prefix, or name
     id: String,
     /// What to say; `-` reads it from stdin
@@ -40,7 +40,7 @@ pub struct SendArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct WaitArgs {
+pub(super) struct WaitArgs {
     /// Session: id, unique prefix, or name
     id: String,
     /// At most so long, e.g. 90s, 10m
@@ -49,7 +49,7 @@ pub struct WaitArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct ControlArgs {
+pub(super) struct ControlArgs {
     /// Session: id, unique prefix, or name
     id: String,
     /// e.g. set_model, mcp_status, get_context_usage
@@ -67,7 +67,7 @@ fn priority(text: &str) -> Result<Priority, &'static str> {
     serde_json::from_value(json!(text)).map_err(|_| "now, next or later")
 }
 
-pub async fn send(args: SendArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn send(args: SendArgs, ctx: Ctx) -> Result<(), Failure> {
     let cwd = std::env::current_dir()?;
     let stdin = || -> Result<String, Failure> {
         let mut text = String::new();
@@ -120,7 +120,7 @@ pub async fn send(args: SendArgs, ctx: Ctx) -> Result<(), Failure> {
     }
 }
 
-pub async fn wait(args: WaitArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn wait(args: WaitArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     let session = client.show(&args.id).await?;
     let waiting = until_idle(&client, session);
@@ -166,7 +166,7 @@ async fn until_idle(client: &Client, mut session: Session) -> Result<Session, Fa
     }
 }
 
-pub async fn control(args: ControlArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn control(args: ControlArgs, ctx: Ctx) -> Result<(), Failure> {
     let fields = fields(&args.fields)?;
     let client = ctx.client().await?;
     let answer = client.control(&args.id, &Control { subtype: args.subtype, fields }).await?;
@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn fields_are_json_where_they_read_as_json() {
-        let given = ["model=sonnet", "n=5", "on=true", "list=[1]", "text=a=b", "quoted=\"5\""].map(String::from);
+        let given =
+            ["model=sonnet", "n=5", "on=true", "list=[1]", "text=a=b", "quoted=\"5\""].map(String::from);
         assert_eq!(
             Value::Object(fields(&given).unwrap()),
             json!({"model":"sonnet","n":5,"on":true,"list":[1],"text":"a=b","quoted":"5"})

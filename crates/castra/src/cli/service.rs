@@ -10,7 +10,7 @@ use serde_json::json;
 use std::time::Duration;
 
 #[derive(Args, Debug)]
-pub struct UpArgs {
+pub(super) struct UpArgs {
     /// Serve HTTP on this address too; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
@@ -38,7 +38,7 @@ pub struct UpArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct DownArgs {
+pub(super) struct DownArgs {
     /// Also end the demo's model
     #[arg(long)]
     model: bool,
@@ -48,7 +48,7 @@ pub struct DownArgs {
 }
 
 impl UpArgs {
-    pub fn flags(&self) -> Vec<FlagValue> {
+    pub(super) fn flags(&self) -> Vec<FlagValue> {
         let mut flags: Vec<FlagValue> = Vec::new();
         flags.extend(self.listen.clone().map(|value| ("listen", "--listen", value)));
         flags.extend(self.insecure_listen.then(|| ("insecure_listen", "--insecure-listen", "true".into())));
@@ -68,7 +68,7 @@ impl UpArgs {
     }
 }
 
-pub async fn up(args: UpArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn up(args: UpArgs, ctx: Ctx) -> Result<(), Failure> {
     if args.install {
         return install(&args, &ctx);
     }
@@ -111,7 +111,7 @@ fn ready(ctx: &Ctx, file: &DaemonFile) -> Result<(), Failure> {
     })
 }
 
-pub async fn down(args: DownArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn down(args: DownArgs, ctx: Ctx) -> Result<(), Failure> {
     if args.uninstall {
         uninstall(&ctx)?;
     }
@@ -122,7 +122,9 @@ pub async fn down(args: DownArgs, ctx: Ctx) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     let mut model = None;
-    if args.model && let Some(file) = ModelFile::read(home).filter(|file| file.process.is_alive()) {
+    if args.model
+        && let Some(file) = ModelFile::read(home).filter(|file| file.process.is_alive())
+    {
         daemon::end(file.process, Duration::from_secs(10)).await?;
         model = Some(file.process.pid);
     }
@@ -155,8 +157,8 @@ fn install(args: &UpArgs, ctx: &Ctx) -> Result<(), Failure> {
         std::fs::create_dir_all(folder)?;
     }
     std::fs::write(&path, text)?;
-    let started = exec::systemctl(&["daemon-reload"])
-        .and_then(|_| exec::systemctl(&["enable", "--now", unit::NAME]));
+    let started =
+        exec::systemctl(&["daemon-reload"]).and_then(|_| exec::systemctl(&["enable", "--now", unit::NAME]));
     if let Err(why) = &started {
         ctx.out.warn(&format!("systemd did not take it: {why}"));
         ctx.out.hint(&format!("when it runs: systemctl --user enable --now {}", unit::NAME));

@@ -11,20 +11,20 @@ use serde_json::json;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-pub struct OneArg {
+pub(super) struct OneArg {
     /// Session: id, unique prefix, or name
-    pub id: String,
+    pub(super) id: String,
 }
 
 #[derive(Args, Debug)]
-pub struct ManyArgs {
+pub(super) struct ManyArgs {
     /// Sessions: ids, unique prefixes, or names
     #[arg(required = true, value_name = "ID")]
-    pub ids: Vec<String>,
+    pub(super) ids: Vec<String>,
 }
 
 #[derive(Args, Debug)]
-pub struct PsArgs {
+pub(super) struct PsArgs {
     /// Ended ones too
     #[arg(short, long)]
     all: bool,
@@ -37,7 +37,7 @@ pub struct PsArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct ForkArgs {
+pub(super) struct ForkArgs {
     /// Session: id, unique prefix, or name
     id: String,
     /// A name for the new one
@@ -46,7 +46,7 @@ pub struct ForkArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct RmArgs {
+pub(super) struct RmArgs {
     /// Sessions: ids, unique prefixes, or names
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
@@ -56,7 +56,7 @@ pub struct RmArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct TranscriptsArgs {
+pub(super) struct TranscriptsArgs {
     /// Conversations of this folder; the current one when unset
     #[arg(long, value_name = "DIR", conflicts_with = "all")]
     cwd: Option<PathBuf>,
@@ -67,7 +67,7 @@ pub struct TranscriptsArgs {
     limit: usize,
 }
 
-pub async fn ps(args: PsArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn ps(args: PsArgs, ctx: Ctx) -> Result<(), Failure> {
     let sessions = ctx.client().await?.sessions(args.all, args.label.as_deref()).await?;
     if ctx.out.json {
         return ctx.out.json(&json!({ "items": sessions, "next": null }));
@@ -85,7 +85,7 @@ pub async fn ps(args: PsArgs, ctx: Ctx) -> Result<(), Failure> {
     ctx.out.table(&["ID", "NAME", "STATE", "SINCE", "TURNS", "COST", "ACTIVITY"], &rows)
 }
 
-pub fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp(jiff::Timestamp::now().as_microsecond())
 }
 
@@ -112,7 +112,7 @@ fn row(session: &Session, now: Timestamp) -> Vec<String> {
 }
 
 /// A length of time as people say it.
-pub fn ago(seconds: f64) -> String {
+pub(super) fn ago(seconds: f64) -> String {
     let s = seconds.max(0.0) as u64;
     match s {
         0..60 => format!("{s}s"),
@@ -122,7 +122,7 @@ pub fn ago(seconds: f64) -> String {
     }
 }
 
-pub async fn show(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn show(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
     let session = ctx.client().await?.show(&args.id).await?;
     ctx.out.either(&session, || describe(&session, now()))
 }
@@ -165,7 +165,7 @@ fn describe(session: &Session, now: Timestamp) -> String {
     lines.join("\n")
 }
 
-pub async fn act(ids: &[String], verb: &str, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn act(ids: &[String], verb: &str, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     for id in ids {
         let session = client.act(id, verb).await?;
@@ -175,7 +175,7 @@ pub async fn act(ids: &[String], verb: &str, ctx: Ctx) -> Result<(), Failure> {
 }
 
 /// A session of castra's, else one of claude's own conversations, which is adopted.
-pub async fn resume(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn resume(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     let session = match client.act(&args.id, "resume").await {
         Ok(session) => session,
@@ -197,7 +197,7 @@ pub async fn resume(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
     ctx.out.either(&session, || format!("{} {}", session.id, session.state))
 }
 
-pub async fn fork(args: ForkArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn fork(args: ForkArgs, ctx: Ctx) -> Result<(), Failure> {
     let session = ctx.client().await?.fork(&args.id, &Fork { name: args.name }).await?;
     if session.spec.workdir.is_some() {
         ctx.out.warn("both sessions work in the same folder");
@@ -205,20 +205,24 @@ pub async fn fork(args: ForkArgs, ctx: Ctx) -> Result<(), Failure> {
     ctx.out.either(&session, || session.id.to_string())
 }
 
-pub async fn rm(args: RmArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn rm(args: RmArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     for id in &args.ids {
         client.remove(id, args.force).await.map_err(|error| {
             let runs = error.problem().is_some_and(|problem| problem.code == ErrorCode::Conflict);
             let failure = Failure::from(error);
-            if runs && failure.hint.is_none() { failure.hint("`castra rm -f` stops it first") } else { failure }
+            if runs && failure.hint.is_none() {
+                failure.hint("`castra rm -f` stops it first")
+            } else {
+                failure
+            }
         })?;
         ctx.out.either(&json!({ "removed": id }), || id.clone())?;
     }
     Ok(())
 }
 
-pub async fn info(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn info(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
     let info = ctx.client().await?.info(&args.id).await?;
     if ctx.out.json {
         return ctx.out.json(&info);
@@ -227,7 +231,7 @@ pub async fn info(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
     ctx.out.line(&pretty)
 }
 
-pub async fn transcripts(args: TranscriptsArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn transcripts(args: TranscriptsArgs, ctx: Ctx) -> Result<(), Failure> {
     let here = std::env::current_dir()?;
     let cwd = (!args.all).then(|| args.cwd.map_or_else(|| here.clone(), |folder| here.join(folder)));
     let cwd = cwd.map(|folder| std::fs::canonicalize(&folder).unwrap_or(folder));
@@ -247,14 +251,20 @@ pub async fn transcripts(args: TranscriptsArgs, ctx: Ctx) -> Result<(), Failure>
         .map(|info| {
             let said = info.title.or(info.first_input).unwrap_or_default();
             let session = info.session_id.map_or_else(|| "-".into(), |id| id.to_string());
-            vec![info.id, ago(now.seconds_since(info.modified)), size(info.size), session, one_line(&said, 60)]
+            vec![
+                info.id,
+                ago(now.seconds_since(info.modified)),
+                size(info.size),
+                session,
+                one_line(&said, 60),
+            ]
         })
         .collect();
     ctx.out.table(&["CONVERSATION", "AGE", "SIZE", "SESSION", "ABOUT"], &rows)
 }
 
 /// Bytes as people say them.
-pub fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
@@ -273,7 +283,8 @@ mod tests {
         for (seconds, expected) in times {
             assert_eq!(ago(seconds), expected);
         }
-        let sizes = [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (3_100_000_000, "3.1 GB")];
+        let sizes =
+            [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (3_100_000_000, "3.1 GB")];
         for (bytes, expected) in sizes {
             assert_eq!(size(bytes), expected);
         }

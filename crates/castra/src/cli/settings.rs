@@ -6,7 +6,7 @@ use crate::config::KEYS;
 use crate::daemon::DaemonFile;
 use serde_json::{Map, Value, json};
 
-pub fn config(ctx: Ctx) -> Result<(), Failure> {
+pub(super) fn config(ctx: Ctx) -> Result<(), Failure> {
     let settings = &ctx.settings;
     let daemon = DaemonFile::running(&settings.home);
     if ctx.out.json {

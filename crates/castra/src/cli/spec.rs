@@ -12,13 +12,13 @@ use uuid::Uuid;
 /// Unset flags leave what `--spec` or the defaults say.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Session")]
-pub struct SpecArgs {
+pub(super) struct SpecArgs {
     /// A whole SessionSpec as JSON; flags are laid over it
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
     /// A name, usable wherever an id is
     #[arg(long)]
-    pub name: Option<String>,
+    pub(super) name: Option<String>,
     /// Label the session; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -100,10 +100,10 @@ pub struct SpecArgs {
     sandbox: Option<SandboxMode>,
     /// Continue a session of castra or a conversation of claude, by id or name
     #[arg(long, value_name = "ID", conflicts_with = "continue_")]
-    pub resume: Option<String>,
+    pub(super) resume: Option<String>,
     /// Continue the newest session of the folder
     #[arg(short = 'c', long = "continue")]
-    pub continue_: bool,
+    pub(super) continue_: bool,
     /// The claude session id of a new conversation
     #[arg(long, value_name = "UUID")]
     session_id: Option<Uuid>,
@@ -127,7 +127,7 @@ pub struct SpecArgs {
     extra_arg: Vec<String>,
     /// The real CLI against a scripted model: no account, no cost
     #[arg(long)]
-    pub demo: bool,
+    pub(super) demo: bool,
 }
 
 fn permission_mode(text: &str) -> Result<PermissionMode, String> {
@@ -155,20 +155,20 @@ fn sandbox(text: &str) -> Result<SandboxMode, &'static str> {
 }
 
 /// `90`, `90s`, `10m`, `2h`, `1d` as seconds.
-pub fn duration(text: &str) -> Result<u64, &'static str> {
+pub(super) fn duration(text: &str) -> Result<u64, &'static str> {
     crate::config::seconds(text).ok_or("seconds, or a number with s, m, h or d")
 }
 
 /// What flags refer to beyond themselves.
-pub struct Around<'a> {
-    pub cwd: &'a Path,
-    pub env: &'a dyn Fn(&str) -> Option<String>,
+pub(super) struct Around<'a> {
+    pub(super) cwd: &'a Path,
+    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl SpecArgs {
     /// # Errors
     /// Files that are missing or hold something else, and flags that contradict `--spec`.
-    pub fn build(self, around: &Around<'_>) -> Result<SessionSpec, Failure> {
+    pub(super) fn build(self, around: &Around<'_>) -> Result<SessionSpec, Failure> {
         let absolute = |path: &Path| path_text(&around.cwd.join(path));
         let mut spec = match &self.spec {
             Some(path) => {
@@ -236,8 +236,9 @@ impl SpecArgs {
             let (name, value) = match variable.split_once('=') {
                 Some((name, value)) => (name.to_owned(), value.to_owned()),
                 None => {
-                    let value = (around.env)(&variable)
-                        .ok_or_else(|| Failure::usage(format!("--env {variable}: you have no such variable")))?;
+                    let value = (around.env)(&variable).ok_or_else(|| {
+                        Failure::usage(format!("--env {variable}: you have no such variable"))
+                    })?;
                     (variable, value)
                 }
             };
@@ -302,9 +303,7 @@ fn split_rules(text: &str) -> Vec<String> {
 fn path_text(path: &Path) -> Result<String, Failure> {
     // Resolved where it exists: the daemon compares folders, and one has several spellings.
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    path.to_str()
-        .map(String::from)
-        .ok_or_else(|| Failure::usage(format!("{} is not UTF-8", path.display())))
+    path.to_str().map(String::from).ok_or_else(|| Failure::usage(format!("{} is not UTF-8", path.display())))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -313,7 +312,7 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// `@FILE` is the file's text; `@@…` a text that begins with `@`.
-pub fn text_or_file(given: &str, cwd: &Path) -> Result<String, Failure> {
+pub(super) fn text_or_file(given: &str, cwd: &Path) -> Result<String, Failure> {
     match given.strip_prefix('@') {
         Some(text) if text.starts_with('@') => Ok(text.into()),
         Some(path) => read(&cwd.join(path)),
@@ -322,7 +321,7 @@ pub fn text_or_file(given: &str, cwd: &Path) -> Result<String, Failure> {
 }
 
 /// JSON as it stands, or a file with it; `@FILE` names a file too.
-pub fn json_or_file(flag: &str, given: &str, cwd: &Path) -> Result<Value, Failure> {
+pub(super) fn json_or_file(flag: &str, given: &str, cwd: &Path) -> Result<Value, Failure> {
     let trimmed = given.trim_start();
     if trimmed.starts_with(['{', '[']) {
         return serde_json::from_str(trimmed).map_err(|error| Failure::usage(format!("{flag}: {error}")));

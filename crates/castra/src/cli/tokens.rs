@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 #[derive(Subcommand, Debug)]
-pub enum TokenCommand {
+pub(super) enum TokenCommand {
     /// Make a token and print it; it is shown this once
     Create {
         /// read, drive, approve or admin; each contains the ones before it
@@ -37,7 +37,7 @@ fn scope(text: &str) -> Result<Scope, &'static str> {
     Scope::parse(text).ok_or("read, drive, approve or admin")
 }
 
-pub async fn tokens(command: TokenCommand, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn tokens(command: TokenCommand, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
     match command {
         TokenCommand::Create { scope, name, session, ttl } => {
@@ -45,8 +45,7 @@ pub async fn tokens(command: TokenCommand, ctx: Ctx) -> Result<(), Failure> {
                 Some(session) => Some(client.show(&session).await?.id),
                 None => None,
             };
-            let created =
-                client.create_token(&CreateToken { scope, name, session_id, ttl_s: ttl }).await?;
+            let created = client.create_token(&CreateToken { scope, name, session_id, ttl_s: ttl }).await?;
             ctx.out.either(&created, || created.token.clone())
         }
         TokenCommand::List => {

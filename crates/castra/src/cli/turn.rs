@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How the wait ended.
 #[derive(Debug)]
-pub enum Ended {
+pub(super) enum Ended {
     /// Answered, interrupted or withdrawn.
     Message(Box<Message>),
     /// The session's run is over, and the message has no answer.
@@ -27,9 +27,9 @@ pub enum Ended {
 }
 
 /// The permission requests of one session, and whoever answers them here.
-pub struct Desk {
+pub(super) struct Desk {
     /// Lines of a person; without one the command that answers is named.
-    pub lines: Option<Lines>,
+    pub(super) lines: Option<Lines>,
     /// Asked or announced already.
     seen: HashSet<String>,
     asking: Option<PermissionRequest>,
@@ -40,25 +40,30 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(lines: Option<Lines>) -> Self {
+    pub(super) fn new(lines: Option<Lines>) -> Self {
         Self { lines, seen: HashSet::new(), asking: None, editing: false, demo: false, answered: false }
     }
 
     /// Allows everything, visibly: for `castra demo`, whose model is castra's own.
-    pub fn for_demo() -> Self {
+    pub(super) fn for_demo() -> Self {
         Self { demo: true, ..Self::new(None) }
     }
 
-    pub fn has_answered(&self) -> bool {
+    pub(super) fn has_answered(&self) -> bool {
         self.answered
     }
 
-    pub fn is_asking(&self) -> bool {
+    pub(super) fn is_asking(&self) -> bool {
         self.asking.is_some()
     }
 
     /// Looks at what is pending now, and asks for the first that nobody has been asked for.
-    pub async fn look(&mut self, client: &Client, session: &str, view: &mut View) -> Result<(), Failure> {
+    pub(super) async fn look(
+        &mut self,
+        client: &Client,
+        session: &str,
+        view: &mut View,
+    ) -> Result<(), Failure> {
         let pending = match client.permissions(session).await {
             Ok(all) => all.into_iter().filter(|request| request.state == PermissionState::Pending),
             // A session that was removed has nothing pending.
@@ -97,7 +102,7 @@ impl Desk {
     }
 
     /// A person's line while something is asked.
-    pub async fn take(
+    pub(super) async fn take(
         &mut self,
         line: &str,
         client: &Client,
@@ -137,7 +142,8 @@ impl Desk {
                 view.out.raw_note(ask::edit_prompt(request));
             }
             Reply::Again(why) => {
-                let prompt = if self.editing { ask::edit_prompt(request).into() } else { ask::prompt(request) };
+                let prompt =
+                    if self.editing { ask::edit_prompt(request).into() } else { ask::prompt(request) };
                 view.out.note(why);
                 view.out.raw_note(&prompt);
             }
@@ -165,14 +171,14 @@ fn announce(session: &str, request: &PermissionRequest, view: &mut View) -> Resu
 }
 
 /// Ctrl-C, first and second.
-pub struct Interrupts(Signal);
+pub(super) struct Interrupts(Signal);
 
 impl Interrupts {
-    pub fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         Ok(Self(signal(SignalKind::interrupt())?))
     }
 
-    pub async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         self.0.recv().await;
     }
 }
@@ -192,7 +198,7 @@ fn may_ask(event: &Event) -> bool {
 }
 
 /// Shows the session from `after` on until `message` has its end.
-pub async fn to_the_end(
+pub(super) async fn to_the_end(
     client: &Client,
     session: &Session,
     message: MessageId,
@@ -258,7 +264,7 @@ pub async fn to_the_end(
     }
 }
 
-pub async fn next_line(lines: &mut Option<Lines>) -> Option<String> {
+pub(super) async fn next_line(lines: &mut Option<Lines>) -> Option<String> {
     match lines {
         Some(lines) => lines.next().await,
         None => std::future::pending().await,
@@ -320,8 +326,21 @@ mod tests {
             data: data.clone(),
             raw: None,
         };
-        let all = ["result", "state", "exit", "input_delivered", "queued", "permission_requested",
-            "permission_answered", "requires_action", "assistant", "user", "stderr", "idle", "partial"];
+        let all = [
+            "result",
+            "state",
+            "exit",
+            "input_delivered",
+            "queued",
+            "permission_requested",
+            "permission_answered",
+            "requires_action",
+            "assistant",
+            "user",
+            "stderr",
+            "idle",
+            "partial",
+        ];
         let ends: Vec<&str> = all.into_iter().filter(|kind| may_end(&event(kind))).collect();
         let asks: Vec<&str> = all.into_iter().filter(|kind| may_ask(&event(kind))).collect();
         assert_eq!(ends, ["result", "state", "exit", "input_delivered", "queued"]);

@@ -8,19 +8,19 @@ use serde_json::json;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-pub struct PruneArgs {
+pub(super) struct PruneArgs {
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
 }
 
 #[derive(Args, Debug)]
-pub struct BackupArgs {
+pub(super) struct BackupArgs {
     /// The file to write; it must not exist
     path: PathBuf,
 }
 
-pub async fn prune(args: PruneArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn prune(args: PruneArgs, ctx: Ctx) -> Result<(), Failure> {
     let removed = ctx.client().await?.prune(args.dry_run).await?;
     if ctx.out.json {
         return ctx.out.json(&json!({ "items": removed, "dry_run": args.dry_run }));
@@ -33,7 +33,7 @@ pub async fn prune(args: PruneArgs, ctx: Ctx) -> Result<(), Failure> {
     Ok(())
 }
 
-pub async fn check(ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn check(ctx: Ctx) -> Result<(), Failure> {
     let damage = ctx.client().await?.check().await?;
     if ctx.out.json {
         ctx.out.json(&json!({ "items": damage }))?;
@@ -47,7 +47,7 @@ pub async fn check(ctx: Ctx) -> Result<(), Failure> {
     if damage.is_empty() { Ok(()) } else { Err(Failure::silent(1)) }
 }
 
-pub async fn backup(args: BackupArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn backup(args: BackupArgs, ctx: Ctx) -> Result<(), Failure> {
     // The daemon has a folder of its own.
     let path = std::env::current_dir()?.join(&args.path);
     let text = path.to_str().ok_or_else(|| Failure::usage("the path is not UTF-8"))?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Show {
+pub(super) enum Show {
     /// Nothing but the answer, which is printed at the end.
     Nothing,
     /// Everything that a person likes to see.
@@ -21,16 +21,16 @@ pub enum Show {
 
 /// Where the agent's words go while they are being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Words {
+pub(super) enum Words {
     /// To stdout: they are the answer, and are not printed again.
     Stdout,
     /// To stderr, dimmed: the answer goes to stdout as a whole.
     Stderr,
 }
 
-pub struct View {
-    pub out: Out,
-    pub progress: Progress,
+pub(super) struct View {
+    pub(super) out: Out,
+    pub(super) progress: Progress,
     show: Show,
     words: Words,
     /// Words were written without a newline behind them.
@@ -47,11 +47,11 @@ struct Spinner {
 }
 
 /// Between two frames of the spinner.
-pub const TICK: Duration = Duration::from_millis(120);
+pub(super) const TICK: Duration = Duration::from_millis(120);
 const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 
 impl View {
-    pub fn new(out: Out, show: Show, words: Words) -> Self {
+    pub(super) fn new(out: Out, show: Show, words: Words) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let spins = show == Show::Everything && out.stderr_tty && !dumb;
         let progress = Progress::new(out.width());
@@ -60,13 +60,13 @@ impl View {
     }
 
     /// For `castra run`: everything on a terminal, only the answer in a pipe.
-    pub fn for_answer(out: Out) -> Self {
+    pub(super) fn for_answer(out: Out) -> Self {
         let show = if out.stderr_tty { Show::Everything } else { Show::Nothing };
         let words = if out.stdout_tty && out.stderr_tty && !out.json { Words::Stdout } else { Words::Stderr };
         Self::new(out, show, words)
     }
 
-    pub fn event(&mut self, event: &Event) -> Result<(), Failure> {
+    pub(super) fn event(&mut self, event: &Event) -> Result<(), Failure> {
         let pieces = self.progress.event(event);
         match self.show {
             Show::Nothing => Ok(()),
@@ -75,7 +75,7 @@ impl View {
         }
     }
 
-    pub fn partial(&mut self, partial: &Partial) -> Result<(), Failure> {
+    pub(super) fn partial(&mut self, partial: &Partial) -> Result<(), Failure> {
         let pieces = self.progress.partial(partial);
         if self.show == Show::Everything { self.pieces(pieces) } else { Ok(()) }
     }
@@ -119,7 +119,7 @@ impl View {
     }
 
     /// The answer on stdout, unless exactly it is what stands there already.
-    pub fn answer(&mut self, text: &str) -> Result<(), Failure> {
+    pub(super) fn answer(&mut self, text: &str) -> Result<(), Failure> {
         self.clear_spinner();
         self.end_line()?;
         let shown = std::mem::take(&mut self.on_stdout);
@@ -134,7 +134,7 @@ impl View {
     }
 
     /// A line for the person, whatever is shown otherwise.
-    pub fn note(&mut self, text: &str) -> Result<(), Failure> {
+    pub(super) fn note(&mut self, text: &str) -> Result<(), Failure> {
         self.clear_spinner();
         self.end_line()?;
         self.out.note(text);
@@ -142,25 +142,29 @@ impl View {
     }
 
     /// The next frame; to be called every `TICK` while something is waited for.
-    pub fn tick(&mut self, what: &str) {
+    pub(super) fn tick(&mut self, what: &str) {
         if self.mid_line {
             return;
         }
         let Some(spinner) = &mut self.spinner else { return };
         spinner.frame = (spinner.frame + 1) % FRAMES.len();
         spinner.shown = true;
-        let line =
-            format!("{} {} {} s", FRAMES[spinner.frame], one_line(what, 50), spinner.since.elapsed().as_secs());
+        let line = format!(
+            "{} {} {} s",
+            FRAMES[spinner.frame],
+            one_line(what, 50),
+            spinner.since.elapsed().as_secs()
+        );
         let line = self.out.paint(Style::Dim, &line);
         self.out.raw_note(&format!("\r\x1b[K{line}"));
     }
 
-    pub fn spins(&self) -> bool {
+    pub(super) fn spins(&self) -> bool {
         self.spinner.is_some()
     }
 
     /// Takes the spinner off the screen, e.g. before a person is asked.
-    pub fn clear_spinner(&mut self) {
+    pub(super) fn clear_spinner(&mut self) {
         if let Some(spinner) = &mut self.spinner
             && std::mem::take(&mut spinner.shown)
         {
@@ -169,7 +173,7 @@ impl View {
     }
 
     /// From now on the spinner counts from zero.
-    pub fn restart_clock(&mut self) {
+    pub(super) fn restart_clock(&mut self) {
         if let Some(spinner) = &mut self.spinner {
             spinner.since = Instant::now();
         }

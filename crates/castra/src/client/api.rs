@@ -227,8 +227,7 @@ impl Client {
             detail,
         };
         while let Some(frame) = body.frame().await {
-            let frame =
-                frame.map_err(|source| Error::Lost { target: self.target().to_string(), source })?;
+            let frame = frame.map_err(|source| Error::Lost { target: self.target().to_string(), source })?;
             let Some(bytes) = frame.data_ref() else { continue };
             for frame in parser.push(bytes).map_err(|error| garbled(error.to_string()))? {
                 let value: Value =

@@ -152,9 +152,6 @@ mod tests {
         let model = ModelFile { process: Identity::own().unwrap(), port: 4711, key: "k".into() };
         model.write(home.path()).unwrap();
         let endpoint = DemoModel::new(home.path()).endpoint().await.unwrap();
-        assert_eq!(
-            endpoint,
-            DemoEndpoint { base_url: "http://127.0.0.1:4711".into(), api_key: "k".into() }
-        );
+        assert_eq!(endpoint, DemoEndpoint { base_url: "http://127.0.0.1:4711".into(), api_key: "k".into() });
     }
 }

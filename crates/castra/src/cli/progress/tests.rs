@@ -38,9 +38,7 @@ fn one_event_at_a_time() {
     let bash = json!({"type":"tool_use","id":"t1","name":"Bash","input":{"command":"ls -la\npwd","description":"d"}});
     let mut inner = says("m", bash.clone());
     inner["parent_tool_use_id"] = json!("t0");
-    let result = |content: Value, failed: bool| {
-        json!({"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":content,"is_error":failed}]}})
-    };
+    let result = |content: Value, failed: bool| json!({"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":content,"is_error":failed}]}});
     let table: Vec<(&str, Value, Vec<Piece>)> = vec![
         ("assistant", says("m", json!({"type":"text","text":"Hello"})), vec![text("Hello"), Piece::EndText]),
         ("assistant", says("m", bash), vec![line(Style::Green, "● Bash  ls -la pwd")]),
@@ -67,7 +65,11 @@ fn one_event_at_a_time() {
             vec![line(Style::Yellow, "the model's API failed (529 overloaded); try 2 of 10")],
         ),
         ("system", json!({"subtype":"init"}), vec![]),
-        ("limit", json!({"limit":"max_turns","value":3}), vec![line(Style::Yellow, "limit reached: max_turns")]),
+        (
+            "limit",
+            json!({"limit":"max_turns","value":3}),
+            vec![line(Style::Yellow, "limit reached: max_turns")],
+        ),
         ("exit", json!({"cause":"stopped","code":0}), vec![]),
         ("exit", json!({"cause":"crashed","code":1}), vec![line(Style::Red, "claude ended: crashed")]),
         (
@@ -103,7 +105,10 @@ fn a_message_that_is_cut_off_ends_its_line() {
     let mut progress = Progress::new(80);
     progress.partial(&partial("m", 0, 0, "Hel"));
     assert_eq!(progress.partial(&partial("n", 0, 0, "New")), [Piece::EndText, text("New")]);
-    assert_eq!(progress.event(&event("result", &json!({"subtype":"error_during_execution"}))), [Piece::EndText]);
+    assert_eq!(
+        progress.event(&event("result", &json!({"subtype":"error_during_execution"}))),
+        [Piece::EndText]
+    );
     progress.partial(&partial("o", 0, 0, "One"));
     let other = event("assistant", &says("p", json!({"type":"text","text":"Two"})));
     assert_eq!(progress.event(&other), [Piece::EndText, text("Two"), Piece::EndText]);
@@ -151,11 +156,7 @@ fn nothing_from_the_agent_reaches_the_terminal_raw() {
 fn log_lines() {
     let table: &[(&str, Value, &str)] = &[
         ("assistant", says("m", json!({"type":"text","text":"Hi\nthere"})), "Hi there"),
-        (
-            "user",
-            json!({"message":{"content":[{"type":"tool_result","content":"ok"}]}}),
-            "⎿ ok",
-        ),
+        ("user", json!({"message":{"content":[{"type":"tool_result","content":"ok"}]}}), "⎿ ok"),
         ("user", json!({"message":{"content":"plain"}}), "plain"),
         ("result", json!({"subtype":"success","result":"42"}), "success: 42"),
         ("state", json!({"from":"idle","to":"running","cause":"message"}), "idle → running (message)"),
