@@ -314,29 +314,4 @@ pub(crate) async fn connect_unix(home: &Path) -> std::io::Result<UnixStream> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls() {
-        let table: &[(&str, Option<&str>)] = &[
-            ("http://127.0.0.1:8080", Some("127.0.0.1:8080")),
-            ("http://castra.lan/", Some("castra.lan:80")),
-            ("http://[::1]:7", Some("[::1]:7")),
-            ("https://castra.lan", None),
-            ("http://", None),
-            ("http://user@host:1", None),
-            ("http://host:1/path", None),
-            ("127.0.0.1:8080", None),
-        ];
-        for (url, expected) in table {
-            let expected = expected.map(|authority| Target::Url(authority.into()));
-            assert_eq!(Target::url(url).ok(), expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn what_goes_into_a_path_stays_one_segment() {
-        assert_eq!(escape("a b/../c?d=é"), "a%20b%2F..%2Fc%3Fd%3D%C3%A9");
-    }
-}
+mod tests;

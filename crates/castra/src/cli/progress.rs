@@ -180,7 +180,9 @@ impl Progress {
             OwnKind::PermissionAnswered => {
                 let verb = if data["behavior"] == "deny" { "denied" } else { "allowed" };
                 let by = str_of(data, "by");
-                line(Style::Dim, format!("  ⎿ {verb}{}{by}", if by.is_empty() { "" } else { " by " }))
+                let line =
+                    one_line(&format!("{verb}{}{by}", if by.is_empty() { "" } else { " by " }), self.width);
+                vec![Piece::Line(Style::Dim, format!("  ⎿ {line}"))]
             }
             OwnKind::Idle => {
                 line(Style::Dim, "nothing has been heard for a while; it is still running".into())

@@ -295,7 +295,8 @@ mod tests {
     fn a_turn_that_failed_is_never_called_a_success() {
         let refused = Problem::new(ErrorCode::AuthFailed, "API Error: 401");
         let late = Problem::new(ErrorCode::Timeout, "too late");
-        let table: &[(Message, Result<(), (u8, &str)>)] = &[
+        type Outcome = Result<(), (u8, &'static str)>;
+        let table: &[(Message, Outcome)] = &[
             (message(MessageState::Answered, Some(result(true, None, ""))), Ok(())),
             (
                 message(MessageState::Answered, Some(result(false, Some(refused), "API Error: 401"))),

@@ -69,7 +69,7 @@ mod tests {
         let unit = text(Path::new("/opt/my castra"), &env, &["--listen".into(), "127.0.0.1:1".into()]);
         let line = |start: &str| unit.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
         assert_eq!(line("ExecStart="), r#"ExecStart="/opt/my castra" "up" "--listen" "127.0.0.1:1""#);
-        assert_eq!(line("Environment="), r#"Environment="CASTRA_HOME=/data/50%% \"a\"""#);
+        assert_eq!(line("Environment="), r#"Environment="CASTRA_HOME=/data/50%% $x \"a\"""#);
         assert_eq!(line("KillMode="), "KillMode=process");
     }
 }

@@ -1,5 +1,6 @@
 //! Which process it was: pid and start time. A pid alone may belong to a stranger by now.
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -27,15 +28,27 @@ impl Identity {
     }
 
     /// Sends a signal to this very process, or to none.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone, whoever bears its pid now.
     pub fn signal(&self, signal: Signal) -> std::io::Result<()> {
         let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
         let pid = Pid::from_raw(self.pid).ok_or_else(gone)?;
         // The descriptor first, the check second: then no later process can bear the checked pid.
-        let process = pidfd_open(pid, PidfdFlags::empty())?;
+        let process = pidfd_open(pid, PidfdFlags::empty()).map_err(not_found)?;
         if !self.is_alive() {
             return Err(gone());
         }
-        Ok(pidfd_send_signal(process, signal)?)
+        // It may have been reaped since the check.
+        pidfd_send_signal(process, signal).map_err(not_found)
+    }
+}
+
+/// ESRCH has no kind of its own in std.
+fn not_found(error: Errno) -> std::io::Error {
+    match error {
+        Errno::SRCH => std::io::ErrorKind::NotFound.into(),
+        error => error.into(),
     }
 }
 
