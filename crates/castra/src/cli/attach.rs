@@ -1,0 +1,229 @@
+//! `castra attach`: a conversation in this terminal, line by line. Leaving it leaves the session running.
+
+use super::Ctx;
+use super::escape::one_line;
+use super::failure::Failure;
+use super::input::Lines;
+use super::out::Style;
+use super::turn::{Desk, Interrupts, next_line};
+use super::view::{Show, TICK, View, Words};
+use crate::client::{Client, Error, Item};
+use castra_proto::api::SendMessage;
+use castra_proto::spec::Mode;
+use castra_proto::{ErrorCode, OwnKind, RunState, Session};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::Uuid;
+
+#[derive(Args, Debug)]
+pub(super) struct AttachArgs {
+    /// Session: id, unique prefix, or name
+    id: String,
+    /// Show so many of the newest events first
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    tail: u64,
+}
+
+pub(super) async fn attach(args: AttachArgs, ctx: Ctx) -> Result<(), Failure> {
+    let client = ctx.client().await?;
+    let session = client.show(&args.id).await?;
+    chat_after(&ctx, &client, &session, session.head_seq.saturating_sub(args.tail)).await
+}
+
+/// A conversation with a session that has just been made.
+pub(super) async fn chat(ctx: &Ctx, client: &Client, session: &Session) -> Result<(), Failure> {
+    chat_after(ctx, client, session, 0).await
+}
+
+/// What the person did.
+enum Said {
+    Line(String),
+    Leave,
+    Interrupt,
+}
+
+/// A line of one's own that is not meant for the agent.
+#[derive(Debug, PartialEq, Eq)]
+enum Command<'a> {
+    Quit,
+    Interrupt,
+    Help,
+    Nothing,
+    /// To the agent; its own slash commands too.
+    Say(&'a str),
+}
+
+fn command(line: &str) -> Command<'_> {
+    match line.trim() {
+        "" => Command::Nothing,
+        "/quit" | "/exit" | "/detach" => Command::Quit,
+        "/help" => Command::Help,
+        // Esc and Enter: a terminal in line mode hands it over as a character.
+        "\u{1b}" | "/interrupt" => Command::Interrupt,
+        _ => Command::Say(line),
+    }
+}
+
+const HELP: &str = "Enter sends; while a turn runs it is queued. Ctrl-C or Esc Enter interrupts the turn.\n\
+                    /quit, Ctrl-D or Ctrl-\\ leaves; the session goes on. Other /commands are claude's own.";
+
+async fn chat_after(ctx: &Ctx, client: &Client, session: &Session, after: u64) -> Result<(), Failure> {
+    if session.spec.mode == Mode::Terminal {
+        return Err(Failure::usage("this session is a terminal, which this version cannot attach to")
+            .hint(format!("castra logs {} -f follows it", session.id)));
+    }
+    let id = session.id.to_string();
+    let mut view =
+        View::new(ctx.out.clone(), if ctx.out.json { Show::Events } else { Show::Everything }, Words::Stdout);
+    view.progress.show_input = true;
+    let mut desk = Desk::new(Some(Lines::of_stdin()?));
+    let mut interrupts = Interrupts::new()?;
+    let mut quit = signal(SignalKind::quit())?;
+    let title = session.name.as_deref().unwrap_or(&id);
+    view.note(
+        &ctx.out
+            .paint(Style::Dim, &format!("session {} ({}); /help, /quit", one_line(title, 80), session.state)),
+    )?;
+
+    let mut follow = client.follow(&id, after);
+    let mut state = session.state;
+    let mut busy = session.busy;
+    desk.look(client, &id, &mut view).await?;
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        let said = tokio::select! {
+            item = follow.next() => {
+                match item? {
+                    None => {
+                        view.note("the session was removed")?;
+                        return Ok(());
+                    }
+                    Some(Item::Partial(partial)) => {
+                        busy = true;
+                        view.partial(&partial)?;
+                    }
+                    Some(Item::Reconnected) => {
+                        view.note("(the daemon was away and is back; nothing was missed)")?;
+                        desk.look(client, &id, &mut view).await?;
+                    }
+                    Some(Item::Event(event)) => {
+                        let asks = [OwnKind::PermissionRequested, OwnKind::PermissionAnswered, OwnKind::RequiresAction];
+                        view.event(&event)?;
+                        if asks.into_iter().any(|own| event.kind.is(own)) && event.seq >= session.head_seq {
+                            desk.look(client, &id, &mut view).await?;
+                        }
+                        if event.kind.is(OwnKind::State)
+                            && let Some(to) = state_after(event.data.get())
+                        {
+                            if to == RunState::Running && !busy {
+                                view.restart_clock();
+                            }
+                            (state, busy) = (to, matches!(to, RunState::Running | RunState::RequiresAction));
+                            if to.is_final() {
+                                view.note(&format!("the run has {to}; `castra resume {id}` continues"))?;
+                            }
+                        }
+                    }
+                }
+                continue;
+            }
+            line = next_line(&mut desk.lines) => line.map_or(Said::Leave, Said::Line),
+            () = interrupts.next() => Said::Interrupt,
+            _ = quit.recv() => Said::Leave,
+            _ = ticks.tick(), if busy && view.spins() && !desk.is_asking() => {
+                view.tick("working");
+                continue;
+            }
+        };
+        match said {
+            Said::Leave => break,
+            Said::Interrupt => interrupt(client, &id, busy, &mut view).await?,
+            Said::Line(line) if desk.is_asking() && command(&line) != Command::Quit => {
+                desk.take(&line, client, &id, &mut view).await?;
+            }
+            Said::Line(line) => match command(&line) {
+                Command::Quit => break,
+                Command::Help => view.note(HELP)?,
+                Command::Nothing => {}
+                Command::Interrupt => interrupt(client, &id, busy, &mut view).await?,
+                Command::Say(text) => {
+                    let message = SendMessage { text: Some(text.into()), ..Default::default() };
+                    match client.send(&id, &message, &Uuid::new_v4().to_string()).await {
+                        Ok(_) if busy => view.note("(queued until the turn is over)")?,
+                        Ok(_) => {}
+                        Err(Error::Refused(problem)) => refused(&problem, state, &id, &mut view)?,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            },
+        }
+    }
+    if !state.is_final() {
+        view.note(&format!("the session goes on; `castra attach {id}` returns to it"))?;
+    }
+    Ok(())
+}
+
+fn state_after(data: &str) -> Option<RunState> {
+    let data: serde_json::Value = serde_json::from_str(data).ok()?;
+    RunState::parse(data["to"].as_str()?)
+}
+
+fn refused(
+    problem: &castra_proto::Problem,
+    state: RunState,
+    id: &str,
+    view: &mut View,
+) -> Result<(), Failure> {
+    view.note(&one_line(&problem.to_string(), 500))?;
+    if state.is_final() || matches!(problem.code, ErrorCode::SessionEnded | ErrorCode::SessionLost) {
+        view.out.hint(&format!("castra resume {id}"));
+    }
+    Ok(())
+}
+
+async fn interrupt(client: &Client, id: &str, busy: bool, view: &mut View) -> Result<(), Failure> {
+    if !busy {
+        return view.note("nothing is running; Ctrl-D or /quit leaves");
+    }
+    match client.act(id, "interrupt").await {
+        Ok(_) => view.note("(interrupted)"),
+        Err(Error::Refused(problem)) => view.note(&problem.to_string()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_not_for_the_agent() {
+        let table: &[(&str, Command<'_>)] = &[
+            ("", Command::Nothing),
+            ("  ", Command::Nothing),
+            ("/quit", Command::Quit),
+            (" /exit ", Command::Quit),
+            ("\u{1b}", Command::Interrupt),
+            ("/help", Command::Help),
+            ("/compact", Command::Say("/compact")),
+            ("  indented", Command::Say("  indented")),
+            ("say /quit", Command::Say("say /quit")),
+        ];
+        for (line, expected) in table {
+            assert_eq!(command(line), *expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_state_that_an_event_tells() {
+        let table = [
+            (r#"{"from":"idle","to":"running","cause":"x"}"#, Some(RunState::Running)),
+            (r#"{"flag":"stale"}"#, None),
+            ("nonsense", None),
+        ];
+        for (data, expected) in table {
+            assert_eq!(state_after(data), expected, "{data}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line as a whole: it is consistent, says what it can, and reads what people type.
+
+use super::*;
+use clap::CommandFactory as _;
+
+fn parse(line: &[&str]) -> Result<Cli, String> {
+    let args = ["castra"].iter().chain(line);
+    Cli::try_parse_from(args).map_err(|error| error.kind().to_string())
+}
+
+#[test]
+fn clap_finds_no_contradiction() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_verbs_of_the_design_are_there_and_described() {
+    let command = Cli::command();
+    let verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    let expected = [
+        "up",
+        "down",
+        "run",
+        "ps",
+        "show",
+        "send",
+        "wait",
+        "logs",
+        "attach",
+        "interrupt",
+        "stop",
+        "resume",
+        "fork",
+        "clear",
+        "rm",
+        "export",
+        "approve",
+        "deny",
+        "permissions",
+        "control",
+        "files",
+        "info",
+        "sessions",
+        "token",
+        "claude",
+        "config",
+        "doctor",
+        "demo",
+        "model",
+        "prune",
+        "check",
+        "backup",
+        "completions",
+        "man",
+        "errors",
+    ];
+    assert_eq!(verbs, expected);
+    for verb in command.get_subcommands() {
+        assert!(verb.get_about().is_some(), "{} has no description", verb.get_name());
+    }
+}
+
+#[test]
+fn what_people_type() {
+    let good: &[&[&str]] = &[
+        &["run", "hello"],
+        &["run", "-d", "hello", "--json"],
+        &["--json", "run", "-c", "go on"],
+        &["run", "--", "-x is not an option"],
+        &["run", "-"],
+        &["run"],
+        &["run", "--home", "user", "--env", "A=1", "--env", "B", "x"],
+        &["run", "--output-format", "stream-json", "x"],
+        &["run", "--context", "-", "x"],
+        &["up", "--listen", "127.0.0.1:0", "-d", "-vv"],
+        &["up", "--install", "--dry-run"],
+        &["send", "id", "text", "--wait"],
+        &["send", "id", "text", "--wait=5", "--if-busy", "steer", "--key", "k"],
+        &["send", "id", "--wait", "text"],
+        &["logs", "id", "-f", "--after", "7"],
+        &["logs", "id", "--raw", "--in"],
+        &["rm", "-f", "a", "b"],
+        &["export", "id", "--format", "markdown", "-o", "f", "-f"],
+        &["approve", "id"],
+        &["approve", "id", "req", "--input", "{}", "--remember"],
+        &["approve", "id", "--answer", "Q=A"],
+        &["deny", "id", "req", "--message", "no"],
+        &["control", "id", "set_model", "model=sonnet"],
+        &["files", "put", "id", "-", "a.txt"],
+        &["sessions", "--all", "--limit", "3"],
+        &["token", "create", "--scope", "admin"],
+        &["claude", "install", "2.1.197"],
+        &["model", "serve", "--script", "f", "--port", "1"],
+        &["doctor", "--live", "--yes"],
+        &["completions", "bash"],
+        &["ps", "-a", "--json", "--no-daemon-start"],
+    ];
+    for line in good {
+        assert!(parse(line).is_ok(), "{line:?}: {:?}", parse(line).err());
+    }
+    let bad: &[&[&str]] = &[
+        &[],
+        &["task", "list"],
+        &["run", "a", "b"],
+        &["run", "--unknown", "x"],
+        &["run", "--rm", "--keep", "x"],
+        &["send", "id"],
+        &["send", "id", "text", "--if-busy", "never"],
+        &["logs", "id", "--in"],
+        &["token", "create"],
+        &["token", "create", "--scope", "root"],
+        &["up", "-d", "--install"],
+        &["doctor", "--yes"],
+        &["rm"],
+        &["export", "id", "--format", "pdf"],
+    ];
+    for line in bad {
+        assert!(parse(line).is_err(), "{line:?}");
+    }
+}
+
+#[test]
+fn flags_of_the_daemon_are_settings() {
+    let line = ["up", "--listen", "127.0.0.1:0", "--insecure-listen", "--log-format", "json"];
+    let Command::Up(args) = parse(&line).unwrap().command else { panic!("not `up`") };
+    assert_eq!(
+        args.flags(),
+        [
+            ("listen", "--listen", "127.0.0.1:0".to_owned()),
+            ("insecure_listen", "--insecure-listen", "true".into()),
+            ("log.format", "--log-format", "json".into()),
+        ]
+    );
+    for (key, ..) in args.flags() {
+        assert!(crate::config::KEYS.iter().any(|known| known.name == key), "{key}");
+    }
+}

@@ -1,0 +1,161 @@
+//! A session's events, history and live, across reconnects: no event twice, none left out.
+
+use super::{Call, Client, Error, SseFrame, SseParser, escape};
+use castra_proto::{ErrorCode, Event};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::header::HeaderName;
+use serde::Deserialize;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// The daemon sends a comment every 15 s; three of them missing mean that nobody is there.
+const SILENCE: Duration = Duration::from_secs(45);
+/// How long a stream is asked for again before that is reported as a failure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub enum Item {
+    Event(Box<Event>),
+    Partial(Partial),
+    /// The daemon went away and is back; nothing was missed.
+    Reconnected,
+}
+
+/// Text of a message that is still being written.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Partial {
+    pub message: String,
+    pub block: u64,
+    /// `text` or `thinking`.
+    #[serde(default)]
+    pub kind: String,
+    /// Bytes of the block before `text`.
+    pub offset: u64,
+    pub text: String,
+}
+
+/// Reads one session's event stream.
+pub struct Follow {
+    client: Client,
+    path: String,
+    /// Everything up to here has been returned.
+    last: u64,
+    body: Option<Incoming>,
+    parser: SseParser,
+    ready: VecDeque<Item>,
+    connected_before: bool,
+}
+
+impl Client {
+    /// Events after `after`, for ever; `None` from `next` when the session was removed.
+    pub fn follow(&self, session: &str, after: u64) -> Follow {
+        Follow {
+            client: self.clone(),
+            path: format!("/api/v1/sessions/{}/events", escape(session)),
+            last: after,
+            body: None,
+            parser: SseParser::default(),
+            ready: VecDeque::new(),
+            connected_before: false,
+        }
+    }
+}
+
+impl Follow {
+    /// The newest event that was read.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Cancel safe: what was read is kept.
+    pub async fn next(&mut self) -> Result<Option<Item>, Error> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(Some(item));
+            }
+            let Some(body) = &mut self.body else {
+                match self.connect().await {
+                    Ok(()) => continue,
+                    Err(error) if gone(&error) && self.connected_before => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+            };
+            match tokio::time::timeout(SILENCE, body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    if let Some(bytes) = frame.data_ref() {
+                        let frames = self.parser.push(bytes).map_err(|error| self.garbled(&error))?;
+                        self.take(frames)?;
+                    }
+                }
+                // Ended, broken or silent: the next connection continues behind `last`.
+                Ok(None | Some(Err(_))) | Err(_) => self.body = None,
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<(), Error> {
+        self.parser = SseParser::default();
+        let began = Instant::now();
+        loop {
+            let call = Call::get(&self.path)
+                .accept("text/event-stream")
+                .header(HeaderName::from_static("last-event-id"), &self.last.to_string())?;
+            match self.client.answer(call).await {
+                Ok(response) => {
+                    self.body = Some(response.into_body());
+                    if std::mem::replace(&mut self.connected_before, true) {
+                        self.ready.push_back(Item::Reconnected);
+                    }
+                    return Ok(());
+                }
+                Err(error) if error.is_connection() && began.elapsed() < PATIENCE => {
+                    self.client.recover().await?;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take(&mut self, frames: Vec<SseFrame>) -> Result<(), Error> {
+        for frame in frames {
+            match frame.event.as_deref() {
+                None | Some("message") => {
+                    let event: Event =
+                        serde_json::from_slice(&frame.data).map_err(|error| self.garbled(&error))?;
+                    if event.seq > self.last {
+                        self.last = event.seq;
+                        self.ready.push_back(Item::Event(Box::new(event)));
+                    }
+                }
+                Some("partial") => {
+                    let partial =
+                        serde_json::from_slice(&frame.data).map_err(|error| self.garbled(&error))?;
+                    self.ready.push_back(Item::Partial(partial));
+                }
+                // Ends the stream; the next connection is told the reason as an answer of its own.
+                Some("problem") => {
+                    return Err(super::api::refused(&frame.data, |detail| self.garbled(&detail)));
+                }
+                // A newer daemon may name further states; they are not events.
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn garbled(&self, error: &dyn std::fmt::Display) -> Error {
+        Error::Answer {
+            target: self.client.target().to_string(),
+            status: hyper::StatusCode::OK,
+            detail: error.to_string(),
+        }
+    }
+}
+
+fn gone(error: &Error) -> bool {
+    error
+        .problem()
+        .is_some_and(|problem| matches!(problem.code, ErrorCode::SessionNotFound | ErrorCode::NotFound))
+}
