@@ -1,1 +1,26 @@
-//! castra's schema, migrations and transactions: the only SQL.
+//! castra's schema, migrations and transactions: the only SQL. Refuses policy and clocks: callers say what
+//! is to be, when it happened, and under which guards.
+//!
+//! Writing is [`Store::commit`]: one call, one atomic transaction, durable (`synchronous=FULL`) before it
+//! returns. Reading is everything else on [`Store`]; readers never wait for the writer.
+
+mod commit;
+mod error;
+mod rows;
+mod sqlite {
+    #[derive(Debug)]
+    pub(crate) struct Sqlite;
+}
+mod store;
+
+pub use commit::{
+    Change, Commit, Committed, CommittedBatch, Duplicate, Guard, Idempotency, MessageUpdate, NewCommand,
+    NewEvent, NewMessage, NewRun, NewServerEvent, NewSession, NewToken, Observer, RunUpdate, SeqAt,
+    SessionUpdate,
+};
+pub use error::{CommitError, StoreError};
+pub use rows::{
+    CommandRow, CommandState, Counts, Cursor, EndedSession, Found, IdempotencyRow, Listing, LiveSession,
+    MessageRow, RunRow, SessionFilter, SessionRow, SessionSize, StoredEvent, TokenRow,
+};
+pub use store::{Options, Store};
