@@ -133,7 +133,11 @@ pub enum Change {
     /// `superseded`.
     AddCommand(NewCommand),
     /// An unknown id is refused as `NoCommand`.
-    Command { id: CommandId, state: CommandState, result: Option<Value> },
+    Command {
+        id: CommandId,
+        state: CommandState,
+        result: Option<Value>,
+    },
     /// From now on nothing reads the session; its name, secrets and tokens are gone. `Store::purge` then
     /// deletes its rows in steps.
     Remove,

@@ -25,6 +25,8 @@ pub enum StoreError {
     KeyMalformed { path: PathBuf, found: usize },
     #[error("the secrets of {session} cannot be decrypted: they were changed outside castra")]
     SecretsDamaged { session: SessionId },
+    #[error("the secrets are too large to be encrypted")]
+    SecretsTooLarge,
     #[error("no random numbers from the operating system")]
     Random,
     #[error("the disk is full")]
@@ -38,6 +40,20 @@ pub enum StoreError {
     Closed,
     #[error(transparent)]
     Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        /// <https://www.sqlite.org/rescode.html#full>
+        const SQLITE_FULL: &str = "13";
+        match &error {
+            sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => Self::Closed,
+            sqlx::Error::Database(database) if database.code().as_deref() == Some(SQLITE_FULL) => {
+                Self::DiskFull
+            }
+            _ => Self::Database(error),
+        }
+    }
 }
 
 /// A commit was refused, and nothing of it is in the store.
@@ -75,4 +91,10 @@ pub enum CommitError {
     Malformed(&'static str),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for CommitError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
 }

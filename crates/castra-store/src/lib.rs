@@ -6,12 +6,11 @@
 
 mod commit;
 mod error;
+mod key;
 mod rows;
-mod sqlite {
-    #[derive(Debug)]
-    pub(crate) struct Sqlite;
-}
+mod sqlite;
 mod store;
+mod writer;
 
 pub use commit::{
     Change, Commit, Committed, CommittedBatch, Duplicate, Guard, Idempotency, MessageUpdate, NewCommand,

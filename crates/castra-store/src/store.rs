@@ -3,8 +3,8 @@
 use crate::commit::{Commit, Committed, NewToken, Observer};
 use crate::error::{CommitError, StoreError};
 use crate::rows::{
-    CommandRow, Counts, Cursor, EndedSession, Found, IdempotencyRow, Listing, LiveSession, MessageRow, RunRow,
-    SessionFilter, SessionRow, SessionSize, StoredEvent, TokenRow,
+    CommandRow, Counts, Cursor, EndedSession, Found, IdempotencyRow, Listing, LiveSession, MessageRow,
+    RunRow, SessionFilter, SessionRow, SessionSize, StoredEvent, TokenRow,
 };
 use crate::sqlite::Sqlite;
 use castra_proto::api::{MessageState, ServerEvent};
@@ -36,7 +36,7 @@ enum Backend {
 macro_rules! on_backend {
     ($self:ident, $db:ident => $call:expr) => {
         match &$self.backend {
-            Backend::Sqlite(_) => todo!("the SQLite backend is the next commit"),
+            Backend::Sqlite($db) => $call,
         }
     };
 }
@@ -45,8 +45,8 @@ impl Store {
     /// Opens `castra.db` and `key` in this folder, which must exist; creates both, readable by nobody else,
     /// when they are missing. Whether another daemon uses the folder is for the caller to find out.
     pub async fn open(home: &Path, options: Options) -> Result<Self, StoreError> {
-        let _ = (home, options);
-        Ok(Self { backend: Backend::Sqlite(Arc::new(Sqlite)) })
+        let db = Sqlite::open(home, options).await?;
+        Ok(Self { backend: Backend::Sqlite(Arc::new(db)) })
     }
 
     /// Waits until everything that was queued is on disk, and closes the database. Later calls are `Closed`.
@@ -155,11 +155,7 @@ impl Store {
         on_backend!(self, db => db.messages(session, states).await)
     }
 
-    pub async fn message(
-        &self,
-        session: SessionId,
-        id: MessageId,
-    ) -> Result<Option<MessageRow>, StoreError> {
+    pub async fn message(&self, session: SessionId, id: MessageId) -> Result<Option<MessageRow>, StoreError> {
         on_backend!(self, db => db.message(session, id).await)
     }
 
