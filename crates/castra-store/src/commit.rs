@@ -11,9 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// One atomic transaction on one session. Checked in this order, before anything is written: `idempotency`,
-/// a message id that is already there, that the session exists, `epoch`, `guards`; then `changes` in order,
-/// `events`, `server_events`.
+/// One atomic transaction on one session. Checked in this order: `idempotency`, that the session exists (or
+/// not, for `Change::Create`), a message id that is already there, `epoch`, `guards`; then come `changes` in
+/// order, `events`, `server_events`. Whatever refuses it, nothing of it is kept.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub session: SessionId,

@@ -46,6 +46,12 @@ impl Engine for Writer {
 
 impl Writer {
     async fn apply_all(&mut self, commits: &[Commit]) -> Result<Vec<Outcome>, StoreError> {
+        if let [alone] = commits {
+            // The transaction is its savepoint: three trips to SQLite's thread less.
+            let outcome = self.apply(alone).await;
+            run(&mut self.conn, if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+            return Ok(vec![outcome]);
+        }
         let mut outcomes = Vec::with_capacity(commits.len());
         for commit in commits {
             run(&mut self.conn, "SAVEPOINT one").await?;
