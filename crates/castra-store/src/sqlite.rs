@@ -4,7 +4,8 @@ mod apply;
 mod check;
 mod columns;
 mod events;
-mod read;
+mod records;
+mod sessions;
 mod upkeep;
 
 use crate::commit::{Commit, Committed};

@@ -51,7 +51,7 @@ impl Engine {
     ) -> Self {
         let starts = config.starts.unwrap_or(probe.cores as usize).max(1);
         Self {
-            provision: Provision::new(config.claude.clone()),
+            provision: Provision::new(config.claude.clone(), config.inherited.clone()),
             owner: probe.machine_id.clone(),
             admission: Semaphore::new(starts),
             sandbox: Sandboxing::default(),

@@ -30,8 +30,7 @@ impl Engine for Writer {
         match self.apply_all(commits).await {
             Ok(outcomes) => Ok(outcomes),
             Err(error) => {
-                // SQLite may have rolled back by itself (disk full, I/O error); then this fails, which is fine.
-                let _ = run(&mut self.conn, "ROLLBACK").await;
+                self.roll_back().await;
                 Err(error)
             }
         }
@@ -45,11 +44,22 @@ impl Engine for Writer {
 }
 
 impl Writer {
+    async fn roll_back(&mut self) {
+        // SQLite may have done so by itself (disk full, I/O error); then this fails, and nothing is wrong.
+        if let Err(error) = run(&mut self.conn, "ROLLBACK").await {
+            tracing::debug!(%error, "nothing to roll back");
+        }
+    }
+
     async fn apply_all(&mut self, commits: &[Commit]) -> Result<Vec<Outcome>, StoreError> {
         if let [alone] = commits {
             // The transaction is its savepoint: three trips to SQLite's thread less.
             let outcome = self.apply(alone).await;
-            run(&mut self.conn, if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+            if outcome.is_ok() {
+                run(&mut self.conn, "COMMIT").await?;
+            } else {
+                self.roll_back().await;
+            }
             return Ok(vec![outcome]);
         }
         let mut outcomes = Vec::with_capacity(commits.len());
@@ -155,7 +165,7 @@ async fn known(
     conn: &mut SqliteConnection,
     idempotency: &Idempotency,
 ) -> Result<Option<Committed>, CommitError> {
-    let Some(row) = super::read::idempotency(conn, &idempotency.scope, &idempotency.key).await? else {
+    let Some(row) = super::records::idempotency(conn, &idempotency.scope, &idempotency.key).await? else {
         return Ok(None);
     };
     if row.request_hash != idempotency.request_hash {

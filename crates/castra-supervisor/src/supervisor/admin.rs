@@ -188,7 +188,11 @@ impl Supervisor {
             .into_iter()
             .map(|cli| {
                 let is_used = used.as_ref().is_some_and(|used| used.path == cli.path);
-                json!({"path": cli.path, "version": cli.version, "source": cli.source.as_str(), "used": is_used})
+                let (version, fault) = match cli.cli {
+                    Ok(found) => (Some(found.version), None),
+                    Err(fault) => (None, Some(fault)),
+                };
+                json!({"path": cli.path, "version": version, "fault": fault, "source": cli.source.as_str(), "used": is_used})
             })
             .collect())
     }
