@@ -160,9 +160,8 @@ async fn listen(
     tracing::info!(pid = file.process.pid, socket = %file.socket.display(), listen = ?file.listen, "ready");
     // Both sockets are bound: whoever connects now is answered as soon as `serve` accepts.
     ready(&file);
-    http::serve(supervisor, http::Listeners { unix, tcp }, signals.end())
-        .await
-        .map_err(|error| Error::Serve(error.to_string()))
+    let served = http::serve(supervisor, http::Listeners { unix, tcp }, signals.end()).await;
+    served.map_err(|error| Error::Serve(error.to_string()))
 }
 
 struct Signals {
