@@ -103,10 +103,16 @@ fn ready(mut command: Command, spec: &[u8]) -> Result<Option<Ready>, RelayError>
 }
 
 fn readable(fd: &impl std::os::fd::AsFd, deadline: Instant) -> bool {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let Ok(timeout) = Timespec::try_from(left) else { return false };
-    let mut fds = [PollFd::new(fd, PollFlags::IN)];
-    matches!(poll(&mut fds, Some(&timeout)), Ok(1))
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(timeout) = Timespec::try_from(left) else { return false };
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        match poll(&mut fds, Some(&timeout)) {
+            // The starter's own exit is a SIGCHLD to a daemon that watches its children.
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return matches!(ready, Ok(1)),
+        }
+    }
 }
 
 /// `systemd-run`, when this user's manager listens. Asks nobody: two look-ups in the file system.

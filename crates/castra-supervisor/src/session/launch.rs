@@ -146,7 +146,10 @@ impl Actor<'_> {
             Err(error) => Err(error),
         };
         crate::failpoint::failpoint!("start.after");
-        if let Err(error) = started {
+        // An answer that was lost on the way says nothing about the run: who is there is asked.
+        if let Err(error) = started
+            && !engine.host.tree_state(&self.run.dir).await?.shim_alive
+        {
             self.ending = Some(Ending::refused(error.problem()));
             self.finish().await?;
             return Ok(None);
