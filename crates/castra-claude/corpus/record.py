@@ -357,10 +357,11 @@ def clear(c):
     c.result()
 
 
-@scenario([say("A long story.")], args=[])
+@scenario([say("A long story."), say("Another story."), say("A third one.")], args=[])
 def compact(c):
-    c.user("compact_1", "tell me a story")
-    c.result()
+    for name in ("compact_1", "compact_1b", "compact_1c"):
+        c.user(name, "tell me a story")
+        c.result()
     c.user("compact_2", "/compact")
     c.result()
 
@@ -373,7 +374,7 @@ def slash(c):
     c.result()
 
 
-@scenario([{"status": 400}], args=[])
+@scenario([{"status": 400}] * 40, args=[])
 def error_400(c):
     c.user("error_400", "hello")
     c.result()

@@ -8,6 +8,7 @@ pub mod control;
 pub mod decode;
 pub mod fact;
 mod field;
+pub mod fuzz;
 pub mod input;
 pub mod launch;
 pub mod line;

@@ -43,12 +43,14 @@ impl Asked {
     }
 }
 
-/// What `remember` sets: of claude's suggestions the narrowest. A rule for this very call if there is one;
-/// only without any rule a change of the mode, which would allow much more than what was shown.
+/// What `remember` sets: of claude's suggestions the narrowest kind. Rules for this very call if there are any,
+/// else folders; only without either a change of the mode, which would allow much more than what was shown.
 pub fn remembered(suggestions: &[Value]) -> Vec<Value> {
-    let is_mode = |suggestion: &&Value| suggestion["type"] == "setMode";
-    let rules: Vec<Value> = suggestions.iter().filter(|one| !is_mode(one)).cloned().collect();
-    if rules.is_empty() { suggestions.to_vec() } else { rules }
+    let of_kind = |kind: &str| -> Vec<Value> {
+        suggestions.iter().filter(|suggestion| suggestion["type"] == kind).cloned().collect()
+    };
+    let kinds = ["addRules", "addDirectories"].map(of_kind);
+    kinds.into_iter().find(|found| !found.is_empty()).unwrap_or_else(|| suggestions.to_vec())
 }
 
 /// SHA-256 (hex) of an input's bytes.
@@ -172,7 +174,9 @@ mod tests {
         let rule =
             json!({"type": "addRules", "rules": [], "behavior": "allow", "destination": "localSettings"});
         let mode = json!({"type": "setMode", "mode": "acceptEdits", "destination": "session"});
-        assert_eq!(remembered(&[rule.clone(), mode.clone()]), [rule]);
+        let folder = json!({"type": "addDirectories", "directories": ["/w"], "destination": "session"});
+        assert_eq!(remembered(&[rule.clone(), folder.clone(), mode.clone()]), [rule]);
+        assert_eq!(remembered(&[mode.clone(), folder.clone()]), [folder]);
         assert_eq!(remembered(std::slice::from_ref(&mode)), [mode]);
         assert_eq!(remembered(&[]), Vec::<Value>::new());
     }

@@ -223,8 +223,7 @@ fn stderr_is_text_and_keeps_its_bytes_where_it_is_not() {
     let mut decoder = Decoder::new();
     let mut out = decode_all(&mut decoder, records);
     decoder.finish(&mut out);
-    let seen: Vec<(&str, &[u8], Option<&[u8]>, Option<Note>)> =
-        out.iter().map(|l| (l.kind.as_str(), &l.data[..], l.raw.as_deref(), l.note)).collect();
+    let seen: Vec<_> = out.iter().map(|l| (l.kind.as_str(), &l.data[..], l.raw.as_deref(), l.note)).collect();
     assert_eq!(
         seen,
         [

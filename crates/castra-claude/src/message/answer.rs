@@ -62,12 +62,12 @@ message! {
     Mode { mode: String }
     Model { model: String }
     Settings { effective: Map<String, Value>, sources: Vec<Value>, applied: Map<String, Value> }
-    McpStatus { mcpServers: Vec<McpServer> }
+    McpStatus { #[serde(rename = "mcpServers")] mcp_servers: Vec<McpServer> }
     /// `pending`, `connected`, `failed`, `needs-auth` or `disabled`. `config` may hold secrets.
     McpServer {
         name: String,
         status: String,
-        serverInfo: Value,
+        #[serde(rename = "serverInfo")] server_info: Value,
         config: Value,
         scope: String,
         tools: Vec<Value>,
@@ -76,47 +76,47 @@ message! {
     McpServers { added: Vec<String>, removed: Vec<String>, errors: Map<String, Value> }
     ContextUsage {
         categories: Vec<Value>,
-        totalTokens: u64,
-        maxTokens: u64,
-        rawMaxTokens: u64,
+        #[serde(rename = "totalTokens")] total_tokens: u64,
+        #[serde(rename = "maxTokens")] max_tokens: u64,
+        #[serde(rename = "rawMaxTokens")] raw_max_tokens: u64,
         percentage: f64,
         model: String,
-        memoryFiles: Vec<Value>,
-        mcpTools: Vec<Value>,
+        #[serde(rename = "memoryFiles")] memory_files: Vec<Value>,
+        #[serde(rename = "mcpTools")] mcp_tools: Vec<Value>,
         agents: Vec<Value>,
-        slashCommands: Value,
+        #[serde(rename = "slashCommands")] slash_commands: Value,
         skills: Value,
-        isAutoCompactEnabled: bool,
-        messageBreakdown: Value,
-        apiUsage: Value,
+        #[serde(rename = "isAutoCompactEnabled")] is_auto_compact_enabled: bool,
+        #[serde(rename = "messageBreakdown")] message_breakdown: Value,
+        #[serde(rename = "apiUsage")] api_usage: Value,
     }
     Text { text: String }
     Usage { session: Map<String, Value>, subscription_type: String, rate_limits_available: bool, rate_limits: Value }
-    BinaryVersion { version: String, buildTime: String }
-    RewoundFiles { canRewind: bool, filesChanged: Vec<String>, insertions: u64, deletions: u64, error: String }
+    BinaryVersion { version: String, #[serde(rename = "buildTime")] build_time: String }
+    RewoundFiles { #[serde(rename = "canRewind")] can_rewind: bool, #[serde(rename = "filesChanged")] files_changed: Vec<String>, insertions: u64, deletions: u64, error: String }
     Rewound { rewound: bool, error: String }
     Cancelled { cancelled: bool }
     SideAnswer { response: String, synthetic: bool }
     Title { title: String }
-    Plugins { commands: Vec<Value>, agents: Vec<Value>, plugins: Vec<Value>, mcpServers: Vec<Value>, error_count: u64 }
+    Plugins { commands: Vec<Value>, agents: Vec<Value>, plugins: Vec<Value>, #[serde(rename = "mcpServers")] mcp_servers: Vec<Value>, error_count: u64 }
     Skills { skills: Vec<Value> }
     Suggestions { suggestions: Vec<Value>, cwd: String }
-    Authenticate { manualUrl: String, automaticUrl: String }
+    Authenticate { #[serde(rename = "manualUrl")] manual_url: String, #[serde(rename = "automaticUrl")] automatic_url: String }
 
     Permission {
         /// `allow` or `deny`.
         behavior: String,
         /// Mandatory with `allow`; empty stands for the original.
-        updatedInput: Map<String, Value>,
-        updatedPermissions: Vec<PermissionUpdate>,
+        #[serde(rename = "updatedInput")] updated_input: Map<String, Value>,
+        #[serde(rename = "updatedPermissions")] updated_permissions: Vec<PermissionUpdate>,
         message: String,
         interrupt: bool,
     }
-    Hook { hookSpecificOutput: Value, decision: String, reason: String, systemMessage: String }
+    Hook { #[serde(rename = "hookSpecificOutput")] hook_specific_output: Value, decision: String, reason: String, #[serde(rename = "systemMessage")] system_message: String }
     Mcp { mcp_response: Value }
     /// `accept`, `decline` or `cancel`.
     ElicitationAnswer { action: String, content: Value }
     /// `completed` or `cancelled`.
     DialogAnswer { behavior: String, result: Value }
-    OauthToken { accessToken: String }
+    OauthToken { #[serde(rename = "accessToken")] access_token: String }
 }

@@ -95,7 +95,7 @@ message! {
         directories: Vec<String>,
         destination: String,
     }
-    Rule { toolName: String, ruleContent: String }
+    Rule { #[serde(rename = "toolName")] tool_name: String, #[serde(rename = "ruleContent")] rule_content: String }
     HookCallback { callback_id: String, tool_use_id: String, input: Value }
     McpMessage { server_name: String, message: Value }
     Elicitation { mcp_server_name: String, message: String, mode: String, requested_schema: Value, url: String }
@@ -104,28 +104,28 @@ message! {
 
     Initialize {
         hooks: BTreeMap<String, Vec<HookMatcher>>,
-        sdkMcpServers: Vec<String>,
-        jsonSchema: Value,
-        systemPrompt: Vec<String>,
-        appendSystemPrompt: String,
+        #[serde(rename = "sdkMcpServers")] sdk_mcp_servers: Vec<String>,
+        #[serde(rename = "jsonSchema")] json_schema: Value,
+        #[serde(rename = "systemPrompt")] system_prompt: Vec<String>,
+        #[serde(rename = "appendSystemPrompt")] append_system_prompt: String,
         agents: Map<String, Value>,
         skills: Vec<String>,
         title: String,
-        toolAliases: BTreeMap<String, String>,
-        excludeDynamicSections: bool,
-        promptSuggestions: bool,
-        agentProgressSummaries: bool,
-        forwardSubagentText: bool,
-        supportedDialogKinds: Vec<String>,
-        planModeInstructions: String,
+        #[serde(rename = "toolAliases")] tool_aliases: BTreeMap<String, String>,
+        #[serde(rename = "excludeDynamicSections")] exclude_dynamic_sections: bool,
+        #[serde(rename = "promptSuggestions")] prompt_suggestions: bool,
+        #[serde(rename = "agentProgressSummaries")] agent_progress_summaries: bool,
+        #[serde(rename = "forwardSubagentText")] forward_subagent_text: bool,
+        #[serde(rename = "supportedDialogKinds")] supported_dialog_kinds: Vec<String>,
+        #[serde(rename = "planModeInstructions")] plan_mode_instructions: String,
     }
-    HookMatcher { matcher: String, hookCallbackIds: Vec<String>, timeout: f64 }
+    HookMatcher { matcher: String, #[serde(rename = "hookCallbackIds")] hook_callback_ids: Vec<String>, timeout: f64 }
     Mode { mode: String }
     Model { model: String }
     Thinking { max_thinking_tokens: u64, thinking_display: String }
     Settings { settings: Map<String, Value> }
     Servers { servers: Map<String, Value> }
-    Server { serverName: String, enabled: bool }
+    Server { #[serde(rename = "serverName")] server_name: String, enabled: bool }
     McpCall { tool: String, arguments: Value }
     RewindFiles { user_message_id: String, dry_run: bool }
     RewindConversation { target_message_uuid: String, interrupt_if_running: bool }

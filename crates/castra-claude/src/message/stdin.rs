@@ -57,7 +57,7 @@ message! {
         /// `now`, `next` or `later`.
         priority: String,
         /// False: append without a turn.
-        shouldQuery: bool,
+        #[serde(rename = "shouldQuery")] should_query: bool,
         /// 2.1.248 and later: no `@path` expansion, no slash commands.
         client_composed: bool,
     }

@@ -103,8 +103,8 @@ message! {
     User {
         message: ApiMessage,
         parent_tool_use_id: String,
-        isReplay: bool,
-        isSynthetic: bool,
+        #[serde(rename = "isReplay")] is_replay: bool,
+        #[serde(rename = "isSynthetic")] is_synthetic: bool,
         tool_use_result: Value,
         timestamp: String,
         session_id: Uuid,
@@ -140,7 +140,7 @@ message! {
         /// Of the turn.
         usage: Value,
         /// Of the process, by model.
-        modelUsage: BTreeMap<String, Value>,
+        #[serde(rename = "modelUsage")] model_usage: BTreeMap<String, Value>,
         permission_denials: Vec<Value>,
         structured_output: Value,
         terminal_reason: String,
@@ -155,7 +155,7 @@ message! {
     RateLimit { rate_limit_info: Value, session_id: Uuid, uuid: Uuid }
     ToolProgress { tool_use_id: String, tool_name: String, elapsed_time_seconds: f64, session_id: Uuid, uuid: Uuid }
     ToolUseSummary { summary: String, preceding_tool_use_ids: Vec<String>, session_id: Uuid, uuid: Uuid }
-    AuthStatus { isAuthenticating: bool, output: Vec<String>, error: String, session_id: Uuid, uuid: Uuid }
+    AuthStatus { #[serde(rename = "isAuthenticating")] is_authenticating: bool, output: Vec<String>, error: String, session_id: Uuid, uuid: Uuid }
     PromptSuggestion { suggestion: String, session_id: Uuid, uuid: Uuid }
     /// The conversation has a new id, e.g. after `/clear`.
     ConversationReset { new_conversation_id: Uuid, trigger: String, user_message_uuid: Uuid, session_id: Uuid, uuid: Uuid }
@@ -177,7 +177,7 @@ message! {
         pending_user_dialog_requests: Vec<Value>,
     }
     ControlCancel { request_id: String }
-    TranscriptMirror { filePath: String, entries: Vec<Value> }
+    TranscriptMirror { #[serde(rename = "filePath")] file_path: String, entries: Vec<Value> }
     /// 2.1.329: `queued`, `started` or `completed`, of the message `command_uuid`.
     CommandLifecycle { command_uuid: Uuid, state: String, session_id: Uuid, uuid: Uuid }
 }

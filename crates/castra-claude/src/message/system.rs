@@ -52,12 +52,12 @@ message! {
         tools: Vec<String>,
         mcp_servers: Vec<Value>,
         model: String,
-        permissionMode: String,
+        #[serde(rename = "permissionMode")] permission_mode: String,
         slash_commands: Vec<String>,
         agents: Vec<String>,
         skills: Vec<String>,
         plugins: Vec<Value>,
-        apiKeySource: String,
+        #[serde(rename = "apiKeySource")] api_key_source: String,
         claude_code_version: String,
         output_style: String,
         memory_paths: BTreeMap<String, Value>,
@@ -66,7 +66,7 @@ message! {
     Status {
         /// `requesting`, `compacting` or none.
         status: String,
-        permissionMode: String,
+        #[serde(rename = "permissionMode")] permission_mode: String,
         compact_result: String,
         compact_error: String,
         session_id: Uuid,

@@ -105,12 +105,12 @@ fn the_recorded_corpus_holds_nothing_unknown() {
             if let Stdout::Plain(Plain::ControlResponse(it)) = message {
                 let response = it.response.unwrap();
                 let name = response.request_id.as_ref().and_then(|id| asked.get(id));
-                if let (Some(name), Some(payload)) = (name, response.response) {
-                    if FromClaude::KNOWN.contains(name) {
-                        let answer = FromClaude::read(name, payload);
-                        assert_eq!(answer.name(), Some(*name), "{}: {answer:?}", path.display());
-                        answers.insert(*name);
-                    }
+                if let (Some(name), Some(payload)) = (name, response.response)
+                    && FromClaude::KNOWN.contains(name)
+                {
+                    let answer = FromClaude::read(name, payload);
+                    assert_eq!(answer.name(), Some(*name), "{}: {answer:?}", path.display());
+                    answers.insert(*name);
                 }
             }
         }
@@ -199,7 +199,7 @@ fn recorded_permission_requests_are_of_their_kinds() {
         }
     }
     for (name, kind, tool, suggestions) in [
-        ("tool_allow", Tool, "Bash", 2),
+        ("tool_allow", Tool, "Bash", 3),
         ("question", Question, "AskUserQuestion", 0),
         ("plan", Plan, "ExitPlanMode", 0),
         ("sdk_mcp", Tool, "mcp__x__echo", 1),
