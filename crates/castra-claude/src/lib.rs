@@ -9,6 +9,7 @@ pub mod decode;
 pub mod fact;
 mod field;
 pub mod fuzz;
+pub mod history;
 pub mod input;
 pub mod launch;
 pub mod line;

@@ -68,12 +68,13 @@ fn a_plain_session() {
     ];
     assert_eq!(launch.env, env.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     assert_eq!(launch.files, []);
+    let first: Value = serde_json::from_slice(&launch.initialize).unwrap();
+    let id = format!("castra-init-{RUN}");
     assert_eq!(
-        String::from_utf8(launch.initialize).unwrap(),
-        format!(
-            "{{\"request\":{{\"subtype\":\"initialize\"}},\"request_id\":\"castra-init-{RUN}\",\"type\":\"control_request\"}}\n"
-        )
+        first,
+        json!({"type": "control_request", "request_id": id, "request": {"subtype": "initialize"}})
     );
+    assert_eq!(launch.initialize.iter().position(|byte| *byte == b'\n'), Some(launch.initialize.len() - 1));
 }
 
 #[test]
