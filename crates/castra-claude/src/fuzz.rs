@@ -44,15 +44,6 @@ fn decode(data: &[u8], sizes: &mut dyn Iterator<Item = usize>) -> Vec<Decoded> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::path::Path;
-
-    #[test]
-    fn the_committed_inputs_hold() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/stream");
-        let inputs: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(inputs.len() >= 8, "{inputs:?}");
-        inputs.iter().for_each(|path| fuzz_stream(&std::fs::read(path).unwrap()));
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]

@@ -15,6 +15,3 @@ mod view;
 pub use stdin::Stdin;
 pub use stdout::Stdout;
 pub use view::{Message, ToolResultView, ToolUse};
-
-#[cfg(test)]
-mod tests;

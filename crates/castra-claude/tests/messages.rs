@@ -1,13 +1,13 @@
 //! What is documented has a type, and what the real CLI wrote decodes into it.
 
-use super::answer::{FromClaude, FromHost};
-use super::control::{ToClaude, ToHost};
-use super::stdin::PlainIn;
-use super::stdout::Plain;
-use super::system::System;
-use super::*;
-use crate::line::{RecordIn, StreamIn};
-use crate::{Decoded, Decoder, Fact};
+use castra_claude::line::{RecordIn, StreamIn};
+use castra_claude::message::answer::{FromClaude, FromHost};
+use castra_claude::message::control::{ToClaude, ToHost};
+use castra_claude::message::stdin::PlainIn;
+use castra_claude::message::stdout::Plain;
+use castra_claude::message::system::System;
+use castra_claude::message::{Message, Stdin, Stdout, ToolResultView, ToolUse};
+use castra_claude::{Decoded, Decoder, Fact};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
