@@ -430,7 +430,9 @@ async fn read_log(bench: &Bench, run: &RunDir, from: u64) -> (Vec<Record>, u64) 
 }
 
 async fn logs_are_read_without_a_shim(bench: Bench) {
-    let mut spec = sh("i=0; while [ $i -lt 30 ]; do head -c 40000 /dev/urandom; i=$((i+1)); done; echo END OF IT; exec cat");
+    let mut spec = sh(
+        "i=0; while [ $i -lt 30 ]; do head -c 40000 /dev/urandom; i=$((i+1)); done; echo END OF IT; exec cat",
+    );
     spec.segment_bytes = Some(256 << 10);
     let run = bench.start(&spec).await;
     let (mut reader, mut writer) = bench.join(&run, &spec).await.split();
@@ -583,8 +585,10 @@ async fn programs_run_to_their_end(bench: Bench) {
 
     let end = bench.host.exec(exec("sleep 4711 & wait", 50), Bytes::new(), None).await.unwrap();
     assert_eq!((end.signal, end.timed_out), (Some(libc::SIGKILL), true));
-    let env =
-        bench.host.exec(exec("env | grep -v -e ^PWD -e ^SHLVL -e ^_ | sort", 60_000), Bytes::new(), None).await;
+    let env = bench
+        .host
+        .exec(exec("env | grep -v -e ^PWD -e ^SHLVL -e ^_ | sort", 60_000), Bytes::new(), None)
+        .await;
     assert_eq!(env.unwrap().stdout, "PATH=/usr/bin:/bin\nX=1\n");
     let mut missing = exec("", 1000);
     missing.argv = vec!["/nowhere/npm".into()];
