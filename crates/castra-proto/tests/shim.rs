@@ -1,4 +1,5 @@
 //! The shim's bytes are frozen: committed fixtures decode to these values and encode to these bytes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
 //! What only a test build does: other versions offered, syncs that fail. `--features failpoints`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![cfg(feature = "failpoints")]
 
 mod common;
