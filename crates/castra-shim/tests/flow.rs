@@ -1,4 +1,5 @@
 //! Bytes in quantity: floods, tails, big messages, slow and vanishing readers, a full disk, memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 

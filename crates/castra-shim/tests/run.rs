@@ -1,4 +1,5 @@
 //! One run from start to acknowledged exit: what is journalled, what is served, what is refused.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 
@@ -260,8 +261,8 @@ fn closed_stdin_is_said_and_no_error_for_the_rest() {
     let id = Uuid::new_v4();
     client.write(id, b"nobody reads this\n");
     assert_eq!(client.answer(), Got::Written(id, false));
-    let closed = |run: &Run| notes_of(&run.log()).iter().any(|n| *n == Note::StdinClosed { unsent: 18 });
-    until("stdin_closed", common::DEADLINE, || closed(&run).then_some(()));
+    let closed = Note::StdinClosed { unsent: 18 };
+    until("stdin_closed", common::DEADLINE, || notes_of(&run.log()).contains(&closed).then_some(()));
     let late = Uuid::new_v4();
     client.write(late, b"x");
     assert_eq!(client.answer(), Got::Refused(Reason::StdinClosed, Some(late)));

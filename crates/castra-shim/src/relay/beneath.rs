@@ -95,7 +95,7 @@ fn walk(root: impl AsFd, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedF
 }
 
 /// The directory that holds `path`, and the last name. Refuses the root itself.
-pub(crate) fn parent<'p>(root: impl AsFd, path: &'p str) -> Result<(OwnedFd, &'p str), RelayError> {
+pub(crate) fn parent(root: impl AsFd, path: &str) -> Result<(OwnedFd, &str), RelayError> {
     let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
     if name.is_empty() {
         return Err(RelayError::BadPath { path: path.to_owned() });

@@ -183,8 +183,7 @@ fn entry(name: String, stat: &Stat) -> Entry {
         FileType::Symlink => EntryKind::Link,
         _ => EntryKind::Other,
     };
-    let mtime_ns =
-        (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
+    let mtime_ns = stat.st_mtime.saturating_mul(1_000_000_000).saturating_add_unsigned(stat.st_mtime_nsec);
     Entry { name, kind, size: stat.st_size as u64, mode: stat.st_mode & 0o7777, mtime_ns, inode: stat.st_ino }
 }
 

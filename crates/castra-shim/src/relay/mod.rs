@@ -18,8 +18,6 @@ mod tree;
 
 pub(crate) use files::put_file;
 pub use serve::serve_main;
-#[cfg(test)]
-mod tests;
 
 /// Receives the lines of a running program: whether it is stderr, and the line without its newline.
 pub type OnLine<'a> = &'a (dyn Fn(bool, &[u8]) + Sync);

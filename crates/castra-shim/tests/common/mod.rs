@@ -1,4 +1,5 @@
 //! A run directory, a real shim in it, and a plain blocking client. No relay, no tokio.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
