@@ -13,7 +13,11 @@ use castra_proto::api::{Message, MessageState};
 use castra_proto::permission::{PermissionRequest, PermissionState};
 use castra_proto::{ErrorCode, Event, MessageId, OwnKind, Session};
 use std::collections::HashSet;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// For events that are committed already.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// How the wait ended.
 #[derive(Debug)]
@@ -287,20 +291,24 @@ async fn ended(client: &Client, session: &str, message: MessageId) -> Result<Opt
 }
 
 /// What is committed before the result is shown before the answer: the two are read on different ways.
+/// Only for the eyes, so it is not waited for long.
 async fn drain(follow: &mut Follow, ended: &Ended, view: &mut View) -> Result<(), Failure> {
     let until = match ended {
         Ended::Message(message) => message.result.as_ref().map_or(0, |result| result.seq),
         _ => 0,
     };
-    while follow.last() < until {
-        match follow.next().await? {
-            Some(Item::Event(event)) => view.event(&event)?,
-            Some(Item::Partial(partial)) => view.partial(&partial)?,
-            Some(Item::Reconnected) => {}
-            None => break,
+    let rest = async {
+        while follow.last() < until {
+            match follow.next().await? {
+                Some(Item::Event(event)) => view.event(&event)?,
+                Some(Item::Partial(partial)) => view.partial(&partial)?,
+                Some(Item::Reconnected) => {}
+                None => break,
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    tokio::time::timeout(DRAIN, rest).await.unwrap_or(Ok(()))
 }
 
 /// As it was last known: somebody has removed it.
