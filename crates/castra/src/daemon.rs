@@ -144,7 +144,7 @@ async fn listen(
     let home = &settings.home;
     // TCP first: a port in use ends the start before anybody can have connected to the socket.
     let tcp = match settings.listen() {
-        Some(address) => Some(http::bind_tcp(&address.to_string(), settings.insecure_listen())?),
+        Some(address) => Some(http::bind_tcp(address, settings.insecure_listen()).await?),
         None => None,
     };
     let listen = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
@@ -160,8 +160,8 @@ async fn listen(
     tracing::info!(pid = file.process.pid, socket = %file.socket.display(), listen = ?file.listen, "ready");
     // Both sockets are bound: whoever connects now is answered as soon as `serve` accepts.
     ready(&file);
-    http::serve(supervisor, http::Listeners { unix, tcp }, signals.end()).await;
-    Ok(())
+    let served = http::serve(supervisor, http::Listeners { unix, tcp }, signals.end()).await;
+    served.map_err(|error| Error::Serve(error.to_string()))
 }
 
 struct Signals {

@@ -2,6 +2,7 @@
 
 use castra_supervisor::Supervisor;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -22,14 +23,17 @@ impl ListenError {
     }
 }
 
-pub async fn serve(_supervisor: Supervisor, _listeners: Listeners, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    _supervisor: Supervisor,
+    _listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
     shutdown.await;
+    Ok(())
 }
 
-pub fn bind_tcp(address: &str, _insecure: bool) -> Result<TcpListener, ListenError> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(TcpListener::from_std(listener)?)
+pub async fn bind_tcp(address: SocketAddr, _insecure: bool) -> Result<TcpListener, ListenError> {
+    Ok(TcpListener::bind(address).await?)
 }
 
 pub fn bind_unix(home: &Path) -> Result<UnixListener, ListenError> {
