@@ -63,7 +63,8 @@ pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
     let words = words(args.prompt, args.context, &cwd, args.detach)?;
     let around = Around { cwd: &cwd, env: &|name| std::env::var(name).ok() };
     let mut spec = args.spec.build(&around)?;
-    spec.ephemeral |= args.rm;
+    // Otherwise this command removes it, once it has read how it ended.
+    spec.ephemeral |= args.rm && args.detach;
     let schema = spec.output_schema.is_some();
     let resumes = spec.continue_ || spec.resume.is_some();
 
@@ -105,7 +106,11 @@ pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
     // What this command started it ends; a session that ran before is somebody else's.
     let ours = !resumes || matches!(session.state, RunState::Queued | RunState::Starting);
     if args.rm {
-        client.remove(&id, true).await?;
+        match client.remove(&id, true).await {
+            Err(error)
+                if error.problem().is_some_and(|problem| problem.code == ErrorCode::SessionNotFound) => {}
+            other => other?,
+        }
     } else if ours && !args.keep {
         match client.act(&id, "stop").await {
             Ok(_) => {}

@@ -22,6 +22,7 @@ pub(super) struct SpecArgs {
     /// Label the session; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
+    /// A model by its id or alias, e.g. sonnet
     #[arg(long)]
     model: Option<String>,
     /// Models to try when the first is overloaded, separated by commas
@@ -82,8 +83,10 @@ pub(super) struct SpecArgs {
     /// Another folder that tools may use; repeatable
     #[arg(long, value_name = "DIR")]
     add_dir: Vec<PathBuf>,
+    /// End the session after so many turns of the model
     #[arg(long, value_name = "N")]
     max_turns: Option<u32>,
+    /// End the session when it has cost so much
     #[arg(long, value_name = "USD")]
     max_budget_usd: Option<f64>,
     /// End the session after so long, e.g. 90s, 10m, 2h

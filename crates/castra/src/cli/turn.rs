@@ -219,7 +219,8 @@ pub(super) async fn to_the_end(
         tokio::select! {
             item = follow.next() => {
                 let check = match item? {
-                    None => return Ok(Ended::Session(Box::new(gone(session)))),
+                    // Removed by somebody: as it was last known.
+                    None => return Ok(Ended::Session(Box::new(session.clone()))),
                     Some(Item::Partial(partial)) => {
                         view.partial(&partial)?;
                         false
@@ -309,11 +310,6 @@ async fn drain(follow: &mut Follow, ended: &Ended, view: &mut View) -> Result<()
         Ok(())
     };
     tokio::time::timeout(DRAIN, rest).await.unwrap_or(Ok(()))
-}
-
-/// As it was last known: somebody has removed it.
-fn gone(session: &Session) -> Session {
-    session.clone()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{Call, Client, Error, SseFrame, SseParser, escape};
 use castra_proto::{ErrorCode, Event};
+use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::HeaderName;
@@ -42,6 +43,11 @@ pub struct Follow {
     /// Everything up to here has been returned.
     last: u64,
     body: Option<Incoming>,
+    /// Kept here, not in the future of `next`: who calls that in a `select!` drops it many times a second,
+    /// and must not begin the connection, or a daemon's start, anew each time.
+    connecting: Option<BoxFuture<'static, Result<Incoming, Error>>>,
+    /// When the daemon was last heard.
+    heard: Instant,
     parser: SseParser,
     ready: VecDeque<Item>,
     connected_before: bool,
@@ -55,6 +61,8 @@ impl Client {
             path: format!("/api/v1/sessions/{}/events", escape(session)),
             last: after,
             body: None,
+            connecting: None,
+            heard: Instant::now(),
             parser: SseParser::default(),
             ready: VecDeque::new(),
             connected_before: false,
@@ -75,14 +83,29 @@ impl Follow {
                 return Ok(Some(item));
             }
             let Some(body) = &mut self.body else {
-                match self.connect().await {
-                    Ok(()) => continue,
+                let connecting = self.connecting.get_or_insert_with(|| {
+                    Box::pin(connect(self.client.clone(), self.path.clone(), self.last))
+                });
+                let connected = connecting.await;
+                self.connecting = None;
+                match connected {
+                    Ok(body) => {
+                        self.body = Some(body);
+                        self.parser = SseParser::default();
+                        self.heard = Instant::now();
+                        if std::mem::replace(&mut self.connected_before, true) {
+                            self.ready.push_back(Item::Reconnected);
+                        }
+                        continue;
+                    }
                     Err(error) if gone(&error) && self.connected_before => return Ok(None),
                     Err(error) => return Err(error),
                 }
             };
-            match tokio::time::timeout(SILENCE, body.frame()).await {
+            let silent = tokio::time::Instant::from_std(self.heard + SILENCE);
+            match tokio::time::timeout_at(silent, body.frame()).await {
                 Ok(Some(Ok(frame))) => {
+                    self.heard = Instant::now();
                     if let Some(bytes) = frame.data_ref() {
                         let frames = self.parser.push(bytes).map_err(|error| self.garbled(&error))?;
                         self.take(frames)?;
@@ -90,30 +113,6 @@ impl Follow {
                 }
                 // Ended, broken or silent: the next connection continues behind `last`.
                 Ok(None | Some(Err(_))) | Err(_) => self.body = None,
-            }
-        }
-    }
-
-    async fn connect(&mut self) -> Result<(), Error> {
-        self.parser = SseParser::default();
-        let began = Instant::now();
-        loop {
-            let call = Call::get(&self.path)
-                .accept("text/event-stream")
-                .header(HeaderName::from_static("last-event-id"), &self.last.to_string())?;
-            match self.client.answer(call).await {
-                Ok(response) => {
-                    self.body = Some(response.into_body());
-                    if std::mem::replace(&mut self.connected_before, true) {
-                        self.ready.push_back(Item::Reconnected);
-                    }
-                    return Ok(());
-                }
-                Err(error) if error.is_connection() && began.elapsed() < PATIENCE => {
-                    self.client.recover().await?;
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                Err(error) => return Err(error),
             }
         }
     }
@@ -150,6 +149,23 @@ impl Follow {
             target: self.client.target().to_string(),
             status: hyper::StatusCode::OK,
             detail: error.to_string(),
+        }
+    }
+}
+
+async fn connect(client: Client, path: String, last: u64) -> Result<Incoming, Error> {
+    let began = Instant::now();
+    loop {
+        let call = Call::get(&path)
+            .accept("text/event-stream")
+            .header(HeaderName::from_static("last-event-id"), &last.to_string())?;
+        match client.answer(call).await {
+            Ok(response) => return Ok(response.into_body()),
+            Err(error) if error.is_connection() && began.elapsed() < PATIENCE => {
+                client.recover().await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => return Err(error),
         }
     }
 }

@@ -14,6 +14,11 @@ struct Server {
 
 impl Server {
     fn start(answers: Vec<String>) -> Self {
+        Self::start_slow(answers, Duration::ZERO)
+    }
+
+    /// Each answer takes so long.
+    fn start_slow(answers: Vec<String>, delay: Duration) -> Self {
         let home = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(home.path().join("castra.sock")).unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -23,6 +28,7 @@ impl Server {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let request = read_request(&mut stream).await;
                 seen.lock().unwrap().push(request);
+                tokio::time::sleep(delay).await;
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
@@ -113,6 +119,20 @@ async fn a_stream_that_is_cut_goes_on_behind_its_last_event() {
         .map(|request| request.lines().find(|line| line.starts_with("last-event-id")).unwrap().to_owned())
         .collect();
     assert_eq!(asked, ["last-event-id: 0", "last-event-id: 2", "last-event-id: 3", "last-event-id: 3"]);
+}
+
+#[tokio::test]
+async fn whoever_waits_impatiently_connects_once_all_the_same() {
+    let server = Server::start_slow(vec![stream(&event(1))], Duration::from_millis(200));
+    let mut follow = server.client().follow("x", 0);
+    let item = loop {
+        // As in a `select!` beside a fast ticker.
+        if let Ok(item) = tokio::time::timeout(Duration::from_millis(5), follow.next()).await {
+            break item.unwrap().unwrap();
+        }
+    };
+    assert!(matches!(item, Item::Event(event) if event.seq == 1));
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
