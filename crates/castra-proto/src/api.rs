@@ -290,3 +290,31 @@ pub struct TranscriptInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<SessionId>,
 }
+
+/// `POST /claude`: a version to install into castra's cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct InstallClaude {
+    /// e.g. `2.1.197`; unset: the newest that is known to work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// `POST /backup`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Backup {
+    /// An absolute path on the daemon's host, of a file that does not exist yet.
+    pub path: String,
+}
+
+/// A file that was written beneath `work/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FileWritten {
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+}

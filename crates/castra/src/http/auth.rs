@@ -1,0 +1,151 @@
+//! Who asks: peers, tokens, and what a request is granted. Refuses to know what a route needs.
+
+use super::refusal::Refusal;
+use axum::http::{HeaderMap, header};
+use castra_proto::api::{Scope, Token};
+use castra_proto::{ErrorCode, SessionId, TokenId};
+use castra_supervisor::{Caller, Supervisor};
+use futures::future::BoxFuture;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The only two questions that the gate asks: so that it can be tested without a supervisor.
+pub trait Auth: Send + Sync + 'static {
+    /// The token of this secret, if it is known and has not expired.
+    fn authenticate<'a>(&'a self, secret: &'a str) -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>>;
+    /// The session whose agent this process belongs to, if it is one.
+    fn session_of_pid(&self, pid: i32) -> Option<SessionId>;
+}
+
+impl Auth for Supervisor {
+    fn authenticate<'a>(&'a self, secret: &'a str) -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>> {
+        Box::pin(Supervisor::authenticate(self, secret))
+    }
+
+    fn session_of_pid(&self, pid: i32) -> Option<SessionId> {
+        Supervisor::session_of_pid(self, pid)
+    }
+}
+
+/// The other end of a connection, as the kernel tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// A process of our own user; `agent` when it runs inside a session.
+    Unix { agent: Option<SessionId> },
+    /// `local` is the address that it reached us by.
+    Tcp { local: SocketAddr },
+}
+
+/// What a request may do, once it is known who asks.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    pub(super) caller: Caller,
+    /// Bound to this session: everything else does not exist.
+    pub(super) only: Option<SessionId>,
+    pub(super) token: Option<TokenId>,
+    pub(super) expires: Option<Instant>,
+}
+
+impl Grant {
+    pub(super) fn may_see(&self, id: SessionId) -> bool {
+        self.only.is_none_or(|only| only == id)
+    }
+
+    fn of_token(token: Token) -> Self {
+        Self {
+            caller: Caller { by: format!("token:{}", token.id), scope: token.scope },
+            only: token.session_id,
+            token: Some(token.id),
+            expires: token.expires_at.map(|at| {
+                let left = at.0.saturating_sub(jiff::Timestamp::now().as_microsecond());
+                Instant::now() + Duration::from_micros(left.max(0).unsigned_abs())
+            }),
+        }
+    }
+
+    fn of_owner() -> Self {
+        let caller = Caller { by: "cli".into(), scope: Scope::Admin };
+        Self { caller, only: None, token: None, expires: None }
+    }
+}
+
+/// Longer secrets are not ours, and are not hashed.
+const MAX_SECRET: usize = 512;
+
+/// Decides who asks. A token is always judged by itself, also over the Unix socket.
+pub(super) async fn grant(auth: &dyn Auth, peer: Peer, headers: &HeaderMap) -> Result<Grant, Refusal> {
+    let Some(secret) = bearer(headers)? else {
+        return match peer {
+            Peer::Unix { agent: None } => Ok(Grant::of_owner()),
+            Peer::Unix { agent: Some(_) } => Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "an agent may use castra only with the token of its own session",
+            )),
+            Peer::Tcp { .. } => Err(Refusal::new(ErrorCode::Unauthorized, "this request has no token")
+                .hint("send `Authorization: Bearer TOKEN`; `castra token create` makes one")),
+        };
+    };
+    let token = auth.authenticate(secret).await?;
+    let token = token.ok_or_else(|| {
+        Refusal::new(ErrorCode::Unauthorized, "the token is not known, or has expired")
+            .hint("`castra token create` makes a new one")
+    })?;
+    let mut grant = Grant::of_token(token);
+    if let Peer::Unix { agent: Some(agent) } = peer {
+        if grant.only != Some(agent) {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "an agent may use castra only with the token of its own session",
+            ));
+        }
+        // Whatever it was given: an agent never answers its own permission requests.
+        grant.caller.scope = grant.caller.scope.min(Scope::Drive);
+    }
+    Ok(grant)
+}
+
+/// The secret of `Authorization: Bearer SECRET`, when the header is there.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let malformed = || Refusal::new(ErrorCode::Unauthorized, "the Authorization header is not `Bearer TOKEN`");
+    if values.next().is_some() {
+        return Err(malformed());
+    }
+    let (scheme, secret) =
+        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(malformed)?;
+    let secret = secret.trim();
+    let plain = !secret.is_empty() && secret.len() <= MAX_SECRET && !secret.contains(' ');
+    if scheme.eq_ignore_ascii_case("bearer") && plain { Ok(Some(secret)) } else { Err(malformed()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_plain_bearer_is_a_token() {
+        let table: [(&[&str], Result<Option<&str>, ()>); 9] = [
+            (&[], Ok(None)),
+            (&["Bearer abc"], Ok(Some("abc"))),
+            (&["bearer  abc "], Ok(Some("abc"))),
+            (&["Basic abc"], Err(())),
+            (&["Bearer"], Err(())),
+            (&["Bearer "], Err(())),
+            (&["Bearer a b"], Err(())),
+            (&["Bearer abc", "Bearer abc"], Err(())),
+            (&[""], Err(())),
+        ];
+        for (values, expected) in table {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            assert_eq!(bearer(&headers).map_err(|_| ()), expected, "{values:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, format!("Bearer {}", "x".repeat(513)).parse().unwrap());
+        assert!(bearer(&headers).is_err());
+    }
+}

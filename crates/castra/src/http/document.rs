@@ -1,0 +1,109 @@
+//! The OpenAPI document: what the routes say of themselves, completed by what holds for all of them.
+
+use super::routes;
+use super::api::Api;
+use bytes::Bytes;
+use castra_proto::api::{Fork, InstallClaude, SendMessage, SessionPatch};
+use castra_proto::spec::{Limits, Tui};
+use castra_proto::{Problem, SessionSpec};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::sync::LazyLock;
+use utoipa::PartialSchema;
+
+/// What a name in a path means.
+const PATH_NAMES: [(&str, &str); 6] = [
+    ("id", "A session's id, a unique prefix of it (4 characters or more), or its name"),
+    ("message_id", "A message's id"),
+    ("request_id", "A permission request's id, as claude gave it"),
+    ("transcript_id", "claude's own session id"),
+    ("token_id", "A token's id"),
+    ("version", "A version, e.g. 2.1.197"),
+];
+
+/// The document, as `GET /api/v1/openapi.json` serves it and docs/openapi.json holds it.
+pub fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(complete);
+    &DOCUMENT
+}
+
+/// The document's text.
+pub(super) fn text() -> Bytes {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| serde_json::to_vec(document()).unwrap_or_default().into());
+    TEXT.clone()
+}
+
+fn complete() -> Value {
+    let (_, from_routes) = routes::all::<Api>().split_for_parts();
+    let mut document = serde_json::to_value(from_routes).unwrap_or_default();
+    document["info"] = json!({
+        "title": "castra",
+        "description": "Claude Code as supervised sessions and tasks. See docs/api.md.",
+        "version": env!("CARGO_PKG_VERSION"),
+        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    });
+    let components = &mut document["components"];
+    components["securitySchemes"] = json!({"token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`castra token create` makes one. The role is the least scope: read < drive < approve < admin.",
+    }});
+    components["schemas"]["Problem"] = serde_json::to_value(Problem::schema()).unwrap_or_default();
+    components["responses"] = json!({"Problem": {
+        "description": "What went wrong; docs/errors.md lists the codes",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }});
+    let schemas = &mut components["schemas"];
+    defaults(schemas, "SessionSpec", SessionSpec::default());
+    defaults(schemas, "Limits", Limits::default());
+    defaults(schemas, "Tui", Tui::default());
+    defaults(schemas, "SendMessage", SendMessage::default());
+    defaults(schemas, "SessionPatch", SessionPatch::default());
+    defaults(schemas, "Fork", Fork::default());
+    defaults(schemas, "InstallClaude", InstallClaude::default());
+    for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
+        for operation in item.as_object_mut().into_iter().flatten().map(|(_, operation)| operation) {
+            operation["responses"]["default"] = json!({"$ref": "#/components/responses/Problem"});
+            name_parameters(path, operation);
+        }
+    }
+    document
+}
+
+/// Adds to each property of a request its default, as the type itself has it.
+fn defaults(schemas: &mut Value, name: &str, of: impl Serialize) {
+    let of = serde_json::to_value(of).unwrap_or_default();
+    for (field, property) in schemas[name]["properties"].as_object_mut().into_iter().flatten() {
+        // Left out when it is serialised: false, zero or empty; or absent, which has no default to show.
+        let default = of.get(field).cloned().or_else(|| match property["type"].as_str() {
+            Some("boolean") => Some(Value::Bool(false)),
+            Some("integer") => Some(0.into()),
+            Some("array") => Some(json!([])),
+            Some("object") => Some(json!({})),
+            _ => None,
+        });
+        if let (Some(default), Some(property)) = (default.filter(|value| !value.is_null()), property.as_object_mut()) {
+            property.insert("default".into(), default);
+        }
+    }
+}
+
+fn name_parameters(path: &str, operation: &mut Value) {
+    let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let mut parameters: Vec<Value> = names
+        .map(|name| {
+            let description = PATH_NAMES.iter().find(|(known, _)| *known == name).map_or("", |(_, text)| *text);
+            json!({"name": name, "in": "path", "required": true, "description": description, "schema": {"type": "string"}})
+        })
+        .collect();
+    if let Some(others) = operation["parameters"].as_array() {
+        parameters.extend(others.iter().cloned());
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/document.rs"]
+mod tests;

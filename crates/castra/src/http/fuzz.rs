@@ -1,0 +1,45 @@
+//! Every parser of a JSON body, for fuzzing: whatever is sent, it is read or refused by name, never worse.
+
+use super::body::{NoFields, parse};
+use castra_proto::api::{Backup, Control, CreateToken, Fork, InstallClaude, SendMessage, SessionPatch};
+use castra_proto::permission::PermissionAnswer;
+use castra_proto::{ErrorCode, SessionSpec};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+macro_rules! bodies {
+    ($($body:ident)*) => {
+        /// The bodies, by their names in the document.
+        #[cfg(test)]
+        pub(super) const BODIES: &[&str] = &[$(stringify!($body),)*];
+
+        /// Feeds `data` to the parser of each body.
+        ///
+        /// # Panics
+        /// When a parser refuses by another code than its own two, or does not read what it has written.
+        #[doc(hidden)]
+        pub fn fuzz_http(data: &[u8]) {
+            $(one::<$body>(data);)*
+            let _ = parse::<NoFields>(data);
+        }
+    };
+}
+
+bodies! { Backup Control CreateToken Fork InstallClaude PermissionAnswer SendMessage SessionPatch SessionSpec }
+
+fn one<T: DeserializeOwned + Serialize>(data: &[u8]) {
+    match parse::<T>(data) {
+        Err(refusal) => {
+            let code = refusal.problem().code;
+            assert!(matches!(code, ErrorCode::UnknownField | ErrorCode::InvalidRequest), "{code}");
+        }
+        Ok(value) => {
+            let again = serde_json::to_vec(&value).map(|text| parse::<T>(&text).is_ok());
+            assert!(matches!(again, Ok(true)), "written and not read again");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/fuzz.rs"]
+mod tests;

@@ -1,0 +1,70 @@
+//! The HTTP surface of the daemon: routes, auth, streams, and the document of all of it. Refuses rules.
+//!
+//! `gate` decides whether a request gets in, `routes` call the supervisor, `server` owns connections. What an
+//! operation allows is read from the OpenAPI document that the routes make, so the two cannot differ.
+
+mod api;
+mod auth;
+mod body;
+mod document;
+mod errors_page;
+mod fuzz;
+mod gate;
+mod listen;
+mod origin;
+mod query;
+mod refusal;
+mod routes;
+mod seats;
+mod server;
+mod sse;
+mod standing;
+mod streams;
+mod table;
+
+pub use auth::Auth;
+pub use document::document;
+pub use errors_page::errors_markdown;
+pub use fuzz::fuzz_http;
+pub use listen::{ListenError, Listeners, SOCKET, bind_tcp, bind_unix};
+pub use origin::UNIX_HOST;
+
+use api::Api;
+use axum::Router;
+use axum::extract::FromRef;
+use axum::middleware::from_fn_with_state;
+use body::Intake;
+use castra_supervisor::Supervisor;
+use gate::Gate;
+use standing::Standing;
+use std::pin::pin;
+use std::sync::Arc;
+use table::Table;
+
+/// Serves the API until `shutdown` or `POST /shutdown`. Short answers that are under way are finished, streams
+/// end; sessions live on, and closing the supervisor is the caller's.
+pub async fn serve(supervisor: Supervisor, listeners: Listeners, shutdown: impl Future<Output = ()>) {
+    let standing = Standing::new();
+    let auth: Arc<dyn Auth> = Arc::new(supervisor.clone());
+    let api = Api { supervisor, standing: standing.clone() };
+    let mut serving = pin!(server::run(router(api, auth.clone()), auth, listeners, standing.clone()));
+    tokio::select! {
+        () = &mut serving => return,
+        () = shutdown => standing.stop(),
+    }
+    serving.await;
+}
+
+/// All routes behind the gate; nothing else is reachable.
+fn router<S: Clone + Send + Sync + 'static>(state: S, auth: Arc<dyn Auth>) -> Router
+where
+    Api: FromRef<S>,
+{
+    let (router, _) = routes::all::<S>().split_for_parts();
+    let gate = Gate { auth, table: Table::of_document(document()), intake: Intake::new() };
+    router.with_state(state).layer(from_fn_with_state(Arc::new(gate), gate::gate))
+}
+
+#[cfg(test)]
+#[path = "tests/gate.rs"]
+mod tests;

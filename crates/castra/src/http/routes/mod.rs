@@ -1,0 +1,35 @@
+//! The routes, one module for each noun. Each says its scope; the gate enforces it.
+
+mod claude;
+mod daemon;
+mod events;
+mod files;
+mod logs;
+mod messages;
+mod permissions;
+mod sessions;
+mod tokens;
+mod transcripts;
+
+use super::api::Api;
+use axum::extract::FromRef;
+use utoipa_axum::router::OpenApiRouter;
+
+/// All routes. Generic over the state, so that tests can do without a supervisor.
+pub(super) fn all<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S>
+where
+    Api: FromRef<S>,
+{
+    let api = OpenApiRouter::default()
+        .merge(sessions::routes())
+        .merge(messages::routes())
+        .merge(events::routes())
+        .merge(permissions::routes())
+        .merge(files::routes())
+        .merge(logs::routes())
+        .merge(transcripts::routes())
+        .merge(tokens::routes())
+        .merge(claude::routes())
+        .merge(daemon::routes());
+    OpenApiRouter::default().merge(daemon::root_routes()).nest("/api/v1", api)
+}
