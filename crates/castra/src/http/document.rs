@@ -63,6 +63,9 @@ fn complete() -> Value {
     defaults(schemas, "InstallClaude", InstallClaude::default());
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for operation in item.as_object_mut().into_iter().flatten().map(|(_, operation)| operation) {
+            // Handlers are named within their module; an operation's id is unique in the document.
+            let (tag, name) = (operation["tags"][0].as_str(), operation["operationId"].as_str());
+            operation["operationId"] = format!("{}_{}", tag.unwrap_or_default(), name.unwrap_or_default()).into();
             operation["responses"]["default"] = json!({"$ref": "#/components/responses/Problem"});
             name_parameters(path, operation);
         }

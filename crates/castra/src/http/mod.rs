@@ -37,22 +37,30 @@ use body::Intake;
 use castra_supervisor::Supervisor;
 use gate::Gate;
 use standing::Standing;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use table::Table;
 
 /// Serves the API until `shutdown` or `POST /shutdown`. Short answers that are under way are finished, streams
 /// end; sessions live on, and closing the supervisor is the caller's.
-pub async fn serve(supervisor: Supervisor, listeners: Listeners, shutdown: impl Future<Output = ()>) {
+///
+/// # Errors
+/// When a listener is broken for good. Being out of descriptors or memory is waited out.
+pub async fn serve(
+    supervisor: Supervisor,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
     let standing = Standing::new();
     let auth: Arc<dyn Auth> = Arc::new(supervisor.clone());
     let api = Api { supervisor, standing: standing.clone() };
     let mut serving = pin!(server::run(router(api, auth.clone()), auth, listeners, standing.clone()));
     tokio::select! {
-        () = &mut serving => return,
+        served = &mut serving => return served,
         () = shutdown => standing.stop(),
     }
-    serving.await;
+    serving.await
 }
 
 /// All routes behind the gate; nothing else is reachable.
@@ -67,4 +75,4 @@ where
 
 #[cfg(test)]
 #[path = "tests/gate.rs"]
-mod tests;
+mod gate_tests;

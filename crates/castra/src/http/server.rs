@@ -11,13 +11,14 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
 /// Until a request's header is complete; also how long an idle connection is kept.
@@ -29,47 +30,69 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// After the process ran out of descriptors.
 const BREATH: Duration = Duration::from_millis(50);
 
-/// Serves until `standing` says stop, then lets short answers finish.
-pub(super) async fn run(router: Router, auth: Arc<dyn Auth>, listeners: Listeners, standing: Standing) {
-    let unix = accept_unix(listeners.unix, router.clone(), auth, standing.clone());
+/// Serves until `standing` says stop, then lets short answers finish. A listener that is broken ends both.
+pub(super) async fn run(
+    router: Router,
+    auth: Arc<dyn Auth>,
+    listeners: Listeners,
+    standing: Standing,
+) -> io::Result<()> {
+    let unix = accept_all(Socket { listener: listeners.unix, auth }, router.clone(), standing.clone());
     let tcp = async {
-        if let Some(listener) = listeners.tcp {
-            accept_tcp(listener, router, standing).await;
+        match listeners.tcp {
+            Some(listener) => accept_all(Port { listener }, router, standing).await,
+            None => Ok(()),
         }
     };
-    tokio::join!(unix, tcp);
+    let (unix, tcp) = tokio::join!(unix, tcp);
+    unix.and(tcp)
 }
 
-async fn accept_unix(listener: UnixListener, router: Router, auth: Arc<dyn Auth>, standing: Standing) {
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        let peer = unix_peer(&stream, &*auth);
+/// Where connections come from.
+trait Accept: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, and who it is or why it is refused.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, io::Result<Peer>)>> + Send;
+}
+
+struct Socket {
+    listener: UnixListener,
+    auth: Arc<dyn Auth>,
+}
+
+impl Accept for Socket {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, io::Result<Peer>)> {
+        let (stream, _) = self.listener.accept().await?;
+        let peer = unix_peer(&stream, &*self.auth);
         Ok((stream, peer))
-    };
-    accept_all(accept, router, standing).await;
+    }
 }
 
-async fn accept_tcp(listener: TcpListener, router: Router, standing: Standing) {
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
+struct Port {
+    listener: TcpListener,
+}
+
+impl Accept for Port {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, io::Result<Peer>)> {
+        let (stream, _) = self.listener.accept().await?;
         // Events are small and must not wait for each other's acknowledgement.
-        let peer = stream.set_nodelay(true).and_then(|()| stream.local_addr());
-        Ok((stream, peer.map(|local| Peer::Tcp { local })))
-    };
-    accept_all(accept, router, standing).await;
+        let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
+        Ok((stream, local.map(|local| Peer::Tcp { local })))
+    }
 }
 
-async fn accept_all<S, A>(mut accept: A, router: Router, standing: Standing)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: AsyncFnMut() -> io::Result<(S, io::Result<Peer>)>,
-{
+async fn accept_all(listener: impl Accept, router: Router, standing: Standing) -> io::Result<()> {
     let seats = Seats::new();
     let mut connections = JoinSet::new();
     let mut stop = standing.until_stop();
     loop {
         let accepted = tokio::select! {
-            accepted = accept() => accepted,
+            accepted = listener.accept() => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
             () = stop.over() => break,
         };
@@ -78,19 +101,28 @@ where
                 connections.spawn(serve(stream, peer, seats.enter(), router.clone(), standing.clone()));
             }
             Ok((_, Err(error))) => tracing::debug!(%error, "a connection was refused"),
-            // The peer that gave up before it was accepted.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) if is_broken(&error) => {
+                standing.stop();
+                return Err(error);
+            }
+            // Out of descriptors or memory, or a fault of the network's that accept(2) passes on.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
                 tokio::time::sleep(BREATH).await;
             }
         }
     }
-    drop(accept);
+    drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::info!("answers that were still under way were cut off");
     }
+    Ok(())
+}
+
+/// Whether a listener will never accept again.
+fn is_broken(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::FAULT))
 }
 
 async fn serve<S>(stream: S, peer: Peer, seat: Seat, router: Router, standing: Standing)
@@ -143,3 +175,7 @@ fn unix_peer(stream: &UnixStream, auth: &dyn Auth) -> io::Result<Peer> {
         _ => Err(denied("the peer has ended")),
     }
 }
+
+#[cfg(test)]
+#[path = "tests/server.rs"]
+mod tests;

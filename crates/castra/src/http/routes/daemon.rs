@@ -82,11 +82,10 @@ async fn prune(State(api): State<Api>, Query(query): Query<PruneQuery>, _: Nothi
 }
 
 /// Check the store and the record logs.
-#[utoipa::path(post, path = "/check", tag = "daemon", security(("token" = ["admin"])),
+#[utoipa::path(get, path = "/check", tag = "daemon", security(("token" = ["admin"])),
     responses((status = 200, description = "What is damaged; empty when all is well", body = Page<String>)))]
-async fn check(State(api): State<Api>, _: Nothing) -> Answer<Json<Page<String>>> {
-    let items = api.command(async move |supervisor: Supervisor| supervisor.check().await).await?;
-    Ok(Json(Page { items, next: None }))
+async fn check(State(api): State<Api>) -> Answer<Json<Page<String>>> {
+    Ok(Json(Page { items: api.supervisor.check().await?, next: None }))
 }
 
 /// Write a backup of the store.

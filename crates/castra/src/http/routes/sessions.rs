@@ -72,7 +72,7 @@ fn default_limit() -> usize {
     50
 }
 
-/// List sessions, newest first.
+/// List sessions.
 #[utoipa::path(get, path = "/sessions", tag = "sessions", security(("token" = ["read"])),
     params(ListQuery), responses((status = 200, description = "A page of sessions", body = Page<Session>)))]
 async fn list(State(api): State<Api>, grant: Grant, Query(query): Query<ListQuery>) -> Answer<Json<Page<Session>>> {
