@@ -13,13 +13,17 @@ use tokio::time::Instant;
 /// The only two questions that the gate asks: so that it can be tested without a supervisor.
 pub trait Auth: Send + Sync + 'static {
     /// The token of this secret, if it is known and has not expired.
-    fn authenticate<'a>(&'a self, secret: &'a str) -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>>;
+    fn authenticate<'a>(&'a self, secret: &'a str)
+    -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>>;
     /// The session whose agent this process belongs to, if it is one.
     fn session_of_pid(&self, pid: i32) -> Option<SessionId>;
 }
 
 impl Auth for Supervisor {
-    fn authenticate<'a>(&'a self, secret: &'a str) -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>> {
+    fn authenticate<'a>(
+        &'a self,
+        secret: &'a str,
+    ) -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>> {
         Box::pin(Supervisor::authenticate(self, secret))
     }
 
@@ -109,7 +113,8 @@ pub(super) async fn grant(auth: &dyn Auth, peer: Peer, headers: &HeaderMap) -> R
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let malformed = || Refusal::new(ErrorCode::Unauthorized, "the Authorization header is not `Bearer TOKEN`");
+    let malformed =
+        || Refusal::new(ErrorCode::Unauthorized, "the Authorization header is not `Bearer TOKEN`");
     if values.next().is_some() {
         return Err(malformed());
     }

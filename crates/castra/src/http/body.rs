@@ -45,7 +45,8 @@ impl Intake {
         }
         let kib = u32::try_from(most.div_ceil(1024)).unwrap_or(u32::MAX);
         self.budget.clone().try_acquire_many_owned(kib).map(Some).map_err(|_| {
-            Refusal::new(ErrorCode::Overloaded, "too many large bodies are being sent at once").hint("try again")
+            Refusal::new(ErrorCode::Overloaded, "too many large bodies are being sent at once")
+                .hint("try again")
         })
     }
 }
@@ -99,7 +100,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     }
 }
 
-/// A JSON body that may be left out, and means the default then.
+/// A JSON body that may be left out (or be `null`), and means the default then.
 pub(super) struct Optional<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<T> {
@@ -107,7 +108,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let body = Octets::from_request(request, state).await?.bytes;
-        if body.is_empty() { Ok(Self(T::default())) } else { parse(&body).map(Self) }
+        let value = if body.is_empty() { None } else { parse::<Option<T>>(&body)? };
+        Ok(Self(value.unwrap_or_default()))
     }
 }
 
@@ -173,7 +175,8 @@ mod tests {
         let intake = Intake::new().with_limit(10);
         assert_eq!(read_all(&intake, Body::from(vec![0; 10]), None).await, Ok(10));
         assert_eq!(read_all(&intake, Body::from(vec![0; 11]), None).await, Err(ErrorCode::TooLarge));
-        let pieces = futures::stream::iter((0..11).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"x"))));
+        let pieces =
+            futures::stream::iter((0..11).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"x"))));
         assert_eq!(read_all(&intake, Body::from_stream(pieces), None).await, Err(ErrorCode::TooLarge));
     }
 
@@ -186,6 +189,22 @@ mod tests {
         drop(held);
         assert_eq!(read_all(&intake, Body::empty(), None).await, Ok(0));
         assert_eq!(intake.budget.available_permits(), 5 << 10);
+    }
+
+    #[tokio::test]
+    async fn an_optional_body_may_be_absent_but_not_wrong() {
+        let read = async |body: &'static str| {
+            let mut request = Request::new(Body::from(body));
+            request.extensions_mut().insert(Intake::new().with_limit(100));
+            let read = Optional::<castra_proto::api::Fork>::from_request(request, &()).await;
+            read.map(|Optional(fork)| fork.name).map_err(|refusal| refusal.problem().code)
+        };
+        assert_eq!(read("").await, Ok(None));
+        assert_eq!(read("null").await, Ok(None));
+        assert_eq!(read("{}").await, Ok(None));
+        assert_eq!(read(r#"{"name":"x"}"#).await, Ok(Some("x".into())));
+        assert_eq!(read(r#"{"nam":"x"}"#).await, Err(ErrorCode::UnknownField));
+        assert_eq!(read("[").await, Err(ErrorCode::InvalidRequest));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,12 +1,9 @@
 //! The OpenAPI document: what the routes say of themselves, completed by what holds for all of them.
 
-use super::routes;
 use super::api::Api;
+use super::routes;
 use bytes::Bytes;
-use castra_proto::api::{Fork, InstallClaude, SendMessage, SessionPatch};
-use castra_proto::spec::{Limits, Tui};
-use castra_proto::{Problem, SessionSpec};
-use serde::Serialize;
+use castra_proto::Problem;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 use utoipa::PartialSchema;
@@ -29,7 +26,8 @@ pub fn document() -> &'static Value {
 
 /// The document's text.
 pub(super) fn text() -> Bytes {
-    static TEXT: LazyLock<Bytes> = LazyLock::new(|| serde_json::to_vec(document()).unwrap_or_default().into());
+    static TEXT: LazyLock<Bytes> =
+        LazyLock::new(|| serde_json::to_vec(document()).unwrap_or_default().into());
     TEXT.clone()
 }
 
@@ -53,42 +51,17 @@ fn complete() -> Value {
         "description": "What went wrong; docs/errors.md lists the codes",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }});
-    let schemas = &mut components["schemas"];
-    defaults(schemas, "SessionSpec", SessionSpec::default());
-    defaults(schemas, "Limits", Limits::default());
-    defaults(schemas, "Tui", Tui::default());
-    defaults(schemas, "SendMessage", SendMessage::default());
-    defaults(schemas, "SessionPatch", SessionPatch::default());
-    defaults(schemas, "Fork", Fork::default());
-    defaults(schemas, "InstallClaude", InstallClaude::default());
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for operation in item.as_object_mut().into_iter().flatten().map(|(_, operation)| operation) {
             // Handlers are named within their module; an operation's id is unique in the document.
             let (tag, name) = (operation["tags"][0].as_str(), operation["operationId"].as_str());
-            operation["operationId"] = format!("{}_{}", tag.unwrap_or_default(), name.unwrap_or_default()).into();
+            operation["operationId"] =
+                format!("{}_{}", tag.unwrap_or_default(), name.unwrap_or_default()).into();
             operation["responses"]["default"] = json!({"$ref": "#/components/responses/Problem"});
             name_parameters(path, operation);
         }
     }
     document
-}
-
-/// Adds to each property of a request its default, as the type itself has it.
-fn defaults(schemas: &mut Value, name: &str, of: impl Serialize) {
-    let of = serde_json::to_value(of).unwrap_or_default();
-    for (field, property) in schemas[name]["properties"].as_object_mut().into_iter().flatten() {
-        // Left out when it is serialised: false, zero or empty; or absent, which has no default to show.
-        let default = of.get(field).cloned().or_else(|| match property["type"].as_str() {
-            Some("boolean") => Some(Value::Bool(false)),
-            Some("integer") => Some(0.into()),
-            Some("array") => Some(json!([])),
-            Some("object") => Some(json!({})),
-            _ => None,
-        });
-        if let (Some(default), Some(property)) = (default.filter(|value| !value.is_null()), property.as_object_mut()) {
-            property.insert("default".into(), default);
-        }
-    }
 }
 
 fn name_parameters(path: &str, operation: &mut Value) {

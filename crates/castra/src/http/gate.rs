@@ -75,7 +75,10 @@ fn allow(operation: &Operation, grant: &Grant) -> Result<(), Refusal> {
     }
     if grant.caller.scope < operation.scope {
         let (needed, had) = (operation.scope.as_str(), grant.caller.scope.as_str());
-        return Err(Refusal::new(ErrorCode::Forbidden, format!("this needs the scope `{needed}`; yours is `{had}`")));
+        return Err(Refusal::new(
+            ErrorCode::Forbidden,
+            format!("this needs the scope `{needed}`; yours is `{had}`"),
+        ));
     }
     Ok(())
 }
@@ -89,7 +92,11 @@ fn check_query(operation: &Operation, request: &Request) -> Result<(), Refusal> 
             let detail = format!("unknown query parameter `{}`", name.escape_debug());
             let known = operation.query.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             let refusal = Refusal::new(ErrorCode::UnknownField, detail);
-            return Err(if known.is_empty() { refusal } else { refusal.hint(format!("known here: {known}")) });
+            return Err(if known.is_empty() {
+                refusal
+            } else {
+                refusal.hint(format!("known here: {known}"))
+            });
         }
     }
     Ok(())
@@ -98,8 +105,11 @@ fn check_query(operation: &Operation, request: &Request) -> Result<(), Refusal> 
 /// A page can send forms and plain text anywhere without asking, but neither of these types.
 fn check_body(operation: &Operation, request: &Request) -> Result<(), Refusal> {
     let headers = request.headers();
-    let length = headers.get(header::CONTENT_LENGTH).map(|value| value.to_str().ok().and_then(|v| v.parse::<u64>().ok()));
-    let has_body = headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != Some(0));
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .map(|value| value.to_str().ok().and_then(|v| v.parse::<u64>().ok()));
+    let has_body =
+        headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != Some(0));
     let content_type = headers.get(header::CONTENT_TYPE);
     let wanted = match operation.takes {
         Takes::Json => "application/json",
@@ -112,7 +122,9 @@ fn check_body(operation: &Operation, request: &Request) -> Result<(), Refusal> {
         if types.next().is_some() || !media.is_some_and(|media| media.eq_ignore_ascii_case(wanted)) {
             let sent = content_type.map_or_else(|| "nothing".into(), |value| format!("{value:?}"));
             let detail = format!("the content type of this body must be {wanted}, and says {sent}");
-            return Err(Refusal::new(ErrorCode::InvalidRequest, detail).status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+            return Err(
+                Refusal::new(ErrorCode::InvalidRequest, detail).status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            );
         }
     }
     if let Some(Some(length)) = length

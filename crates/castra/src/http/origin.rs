@@ -16,7 +16,8 @@ pub const UNIX_HOST: &str = "castra";
 pub(super) fn check(peer: Peer, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let host = one(headers, &header::HOST).map_err(|()| misdirected("the request has more than one Host"))?;
     let host = host.ok_or_else(|| misdirected("the request has no Host"))?;
-    let for_us = is_ours(peer, host) && uri.authority().is_none_or(|authority| is_ours(peer, authority.as_str()));
+    let for_us =
+        is_ours(peer, host) && uri.authority().is_none_or(|authority| is_ours(peer, authority.as_str()));
     if !for_us {
         return Err(misdirected(format!("castra does not answer for the host `{}`", host.escape_debug())));
     }
@@ -24,7 +25,8 @@ pub(super) fn check(peer: Peer, uri: &Uri, headers: &HeaderMap) -> Result<(), Re
     match origin {
         None => {}
         // Scheme, host and port, exactly as this request names them: `null`, a lookalike and another port differ.
-        Some(origin) if origin.strip_prefix("http://").is_some_and(|rest| rest.eq_ignore_ascii_case(host)) => {}
+        Some(origin)
+            if origin.strip_prefix("http://").is_some_and(|rest| rest.eq_ignore_ascii_case(host)) => {}
         Some(origin) => return Err(foreign(&format!("Origin `{}`", origin.escape_debug()))),
     }
     match one(headers, &header::HeaderName::from_static("sec-fetch-site")) {
@@ -81,7 +83,8 @@ fn foreign(what: &str) -> Refusal {
 mod tests {
     use super::*;
 
-    const TCP: Peer = Peer::Tcp { local: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7000) };
+    const TCP: Peer =
+        Peer::Tcp { local: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7000) };
 
     fn status(peer: Peer, uri: &str, pairs: &[(&'static str, &str)]) -> u16 {
         let mut headers = HeaderMap::new();
@@ -164,7 +167,9 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_are_refused_by_fetch_metadata_too() {
-        for (site, expected) in [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403), ("x", 403)] {
+        for (site, expected) in
+            [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403), ("x", 403)]
+        {
             let headers = [("host", "localhost:7000"), ("sec-fetch-site", site)];
             assert_eq!(status(TCP, "/", &headers), expected, "{site}");
         }

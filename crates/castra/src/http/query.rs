@@ -16,10 +16,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let axum::extract::Query(value) = axum::extract::Query::try_from_uri(&parts.uri).map_err(|rejection| {
-            let detail = std::error::Error::source(&rejection).map_or_else(|| rejection.to_string(), ToString::to_string);
-            Refusal::new(ErrorCode::InvalidRequest, format!("query: {detail}"))
-        })?;
+        let axum::extract::Query(value) =
+            axum::extract::Query::try_from_uri(&parts.uri).map_err(|rejection| {
+                let detail = std::error::Error::source(&rejection)
+                    .map_or_else(|| rejection.to_string(), ToString::to_string);
+                Refusal::new(ErrorCode::InvalidRequest, format!("query: {detail}"))
+            })?;
         Ok(Self(value))
     }
 }
@@ -54,7 +56,8 @@ impl Names {
     /// An id in its full spelling; anything else does not exist.
     pub(super) fn id<T: FromStr>(&self, name: &str) -> Result<T, Refusal> {
         let text = self.get(name);
-        text.parse().map_err(|_| Refusal::new(ErrorCode::NotFound, format!("there is no `{}`", text.escape_debug())))
+        text.parse()
+            .map_err(|_| Refusal::new(ErrorCode::NotFound, format!("there is no `{}`", text.escape_debug())))
     }
 }
 
@@ -68,8 +71,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
         let mut values = parts.headers.get_all("idempotency-key").iter();
         let Some(value) = values.next() else { return Ok(Self(None)) };
         match value.to_str() {
-            Ok(key) if (1..=255).contains(&key.len()) && values.next().is_none() => Ok(Self(Some(key.into()))),
-            _ => Err(Refusal::new(ErrorCode::InvalidRequest, "Idempotency-Key must be 1 to 255 visible ASCII characters, once")),
+            Ok(key) if (1..=255).contains(&key.len()) && values.next().is_none() => {
+                Ok(Self(Some(key.into())))
+            }
+            _ => Err(Refusal::new(
+                ErrorCode::InvalidRequest,
+                "Idempotency-Key must be 1 to 255 visible ASCII characters, once",
+            )),
         }
     }
 }
@@ -135,7 +143,13 @@ mod tests {
             let uri = format!("/?{query}").parse().unwrap();
             axum::extract::Query::<One>::try_from_uri(&uri).map(|query| query.0.all).map_err(|_| ())
         };
-        let table = [("", Ok(false)), ("all", Ok(true)), ("all=1", Ok(true)), ("all=false", Ok(false)), ("all=yes", Err(()))];
+        let table = [
+            ("", Ok(false)),
+            ("all", Ok(true)),
+            ("all=1", Ok(true)),
+            ("all=false", Ok(false)),
+            ("all=yes", Err(())),
+        ];
         for (query, expected) in table {
             assert_eq!(read(query), expected, "{query}");
         }

@@ -25,7 +25,10 @@ const OPENING: &[u8] = b"retry: 1000\n: castra\n\n";
 /// What a stream is made of.
 pub(super) trait Feed: Send + 'static {
     /// Appends the next frames to `out`; `None` at the end. Cancel safe.
-    fn next(&mut self, out: &mut BytesMut) -> impl Future<Output = Option<castra_supervisor::Result<()>>> + Send;
+    fn next(
+        &mut self,
+        out: &mut BytesMut,
+    ) -> impl Future<Output = Option<castra_supervisor::Result<()>>> + Send;
     /// Whether the reader is at the head, where pacing may apply.
     fn is_caught_up(&self) -> bool;
 }
@@ -49,7 +52,9 @@ pub(super) struct ServerFeed {
 impl Feed for ServerFeed {
     async fn next(&mut self, out: &mut BytesMut) -> Option<castra_supervisor::Result<()>> {
         Some(self.events.next().await?.map(|events| {
-            for (seq, json) in events.iter().filter(|(_, json)| self.only.is_none_or(|only| concerns(json, only))) {
+            for (seq, json) in
+                events.iter().filter(|(_, json)| self.only.is_none_or(|only| concerns(json, only)))
+            {
                 put_event(out, *seq, json);
             }
         }))

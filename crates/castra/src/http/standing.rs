@@ -53,7 +53,8 @@ impl Lease {
     /// Returns when the daemon stops, or the token is revoked or expires. Cancel safe.
     pub(super) async fn over(&mut self) {
         let Self { state, token, expires } = self;
-        let ended = state.wait_for(|state| state.stopping || token.is_some_and(|token| state.revoked.contains(&token)));
+        let ended = state
+            .wait_for(|state| state.stopping || token.is_some_and(|token| state.revoked.contains(&token)));
         let expired = async {
             match *expires {
                 Some(at) => tokio::time::sleep_until(at).await,

@@ -21,7 +21,8 @@ pub(super) enum Cut {
 
 /// The answer that carries a byte stream to its end.
 pub(super) fn respond(bytes: ByteStream, media: &'static str, name: &str, lease: Lease) -> Response {
-    let pieces = futures::stream::unfold(bytes, async |mut bytes| bytes.recv().await.map(|piece| (piece, bytes)));
+    let pieces =
+        futures::stream::unfold(bytes, async |mut bytes| bytes.recv().await.map(|piece| (piece, bytes)));
     let mut response = Response::new(Body::from_stream(under(lease, pieces)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
@@ -56,10 +57,12 @@ where
 /// `Content-Disposition: attachment` with a name that an agent may have chosen (RFC 6266, RFC 8187).
 pub(super) fn attachment(name: &str) -> HeaderValue {
     use std::fmt::Write;
-    let plain: String = name
-        .chars()
-        .map(|char| if char.is_ascii_alphanumeric() || matches!(char, '.' | '-' | '_' | ' ') { char } else { '_' })
-        .collect();
+    let plain: String =
+        name.chars()
+            .map(|char| {
+                if char.is_ascii_alphanumeric() || matches!(char, '.' | '-' | '_' | ' ') { char } else { '_' }
+            })
+            .collect();
     let mut encoded = String::new();
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_') {

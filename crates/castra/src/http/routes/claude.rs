@@ -89,7 +89,10 @@ impl Feed for Installing {
         }
         let done = match self.installing.as_mut()?.await {
             Ok(done) => done,
-            Err(_) => Err(castra_supervisor::Error::new(castra_proto::ErrorCode::Internal, "the installation broke off")),
+            Err(_) => Err(castra_supervisor::Error::new(
+                castra_proto::ErrorCode::Internal,
+                "the installation broke off",
+            )),
         };
         self.installing = None;
         Some(done.map(|value| put_named(out, "message", &serde_json::to_vec(&value).unwrap_or_default())))

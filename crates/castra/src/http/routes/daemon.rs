@@ -76,8 +76,13 @@ struct PruneQuery {
 /// Nothing unsaved is ever removed.
 #[utoipa::path(post, path = "/prune", tag = "daemon", security(("token" = ["admin"])),
     params(PruneQuery), responses((status = 200, description = "The sessions", body = Page<SessionId>)))]
-async fn prune(State(api): State<Api>, Query(query): Query<PruneQuery>, _: Nothing) -> Answer<Json<Page<SessionId>>> {
-    let items = api.command(async move |supervisor: Supervisor| supervisor.prune(query.dry_run).await).await?;
+async fn prune(
+    State(api): State<Api>,
+    Query(query): Query<PruneQuery>,
+    _: Nothing,
+) -> Answer<Json<Page<SessionId>>> {
+    let items =
+        api.command(async move |supervisor: Supervisor| supervisor.prune(query.dry_run).await).await?;
     Ok(Json(Page { items, next: None }))
 }
 
@@ -94,7 +99,10 @@ async fn check(State(api): State<Api>) -> Answer<Json<Page<String>>> {
 async fn backup(State(api): State<Api>, Input(backup): Input<Backup>) -> Answer<(StatusCode, Json<Backup>)> {
     let path = PathBuf::from(&backup.path);
     if !path.is_absolute() {
-        return Err(Refusal::new(ErrorCode::InvalidRequest, "path must be absolute: the daemon has its own folder"));
+        return Err(Refusal::new(
+            ErrorCode::InvalidRequest,
+            "path must be absolute: the daemon has its own folder",
+        ));
     }
     api.command(async move |supervisor: Supervisor| supervisor.backup(&path).await).await?;
     Ok((StatusCode::CREATED, Json(backup)))

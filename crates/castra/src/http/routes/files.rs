@@ -12,8 +12,8 @@ use axum::extract::{FromRef, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use castra_proto::api::{FileWritten, Page};
 use castra_proto::SessionId;
+use castra_proto::api::{FileWritten, Page};
 use castra_supervisor::Supervisor;
 use serde::Deserialize;
 use serde_json::Value;
@@ -74,7 +74,12 @@ struct ReadQuery {
 #[utoipa::path(get, path = "/sessions/{id}/files", tag = "files", security(("token" = ["read"])),
     params(ReadQuery), responses((status = 200, description = "The bytes, or the entries",
         content((Vec<u8> = "application/octet-stream"), (Page<Value> = "application/json")))))]
-async fn read(State(api): State<Api>, grant: Grant, Target(id): Target, Query(query): Query<ReadQuery>) -> Answer {
+async fn read(
+    State(api): State<Api>,
+    grant: Grant,
+    Target(id): Target,
+    Query(query): Query<ReadQuery>,
+) -> Answer {
     let supervisor = api.supervisor.clone();
     let folder = query.path.trim_end_matches('/');
     if folder != query.path || folder.is_empty() {

@@ -22,20 +22,18 @@ where
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Format {
-    /// Every line of claude's stdout.
     #[default]
     StreamJson,
-    /// The JSONL file that claude itself writes.
     Transcript,
-    /// An array of events.
     Json,
-    /// For people.
     Markdown,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ExportQuery {
+    /// `stream-json`: every line of claude's stdout. `transcript`: the JSONL file that claude itself writes. `json`:
+    /// an array of events. `markdown`: for people.
     #[serde(default)]
     #[param(default = "stream-json", inline)]
     format: Format,
@@ -49,7 +47,12 @@ struct ExportQuery {
 #[utoipa::path(get, path = "/sessions/{id}/export", tag = "sessions", security(("token" = ["read"])),
     params(ExportQuery), responses((status = 200, description = "The session, in the format",
         content((String = "application/x-ndjson"), (String = "application/json"), (String = "text/markdown")))))]
-async fn export(State(api): State<Api>, grant: Grant, Target(id): Target, Query(query): Query<ExportQuery>) -> Answer {
+async fn export(
+    State(api): State<Api>,
+    grant: Grant,
+    Target(id): Target,
+    Query(query): Query<ExportQuery>,
+) -> Answer {
     let (format, media, suffix) = match query.format {
         Format::StreamJson => (ExportFormat::StreamJson, "application/x-ndjson", "jsonl"),
         Format::Transcript => (ExportFormat::Transcript, "application/x-ndjson", "jsonl"),
@@ -85,7 +88,12 @@ struct LogQuery {
 /// The exact bytes of a session's runs; secrets are masked.
 #[utoipa::path(get, path = "/sessions/{id}/log", tag = "sessions", security(("token" = ["read"])),
     params(LogQuery), responses((status = 200, description = "Bytes", body = Vec<u8>, content_type = "application/octet-stream")))]
-async fn log(State(api): State<Api>, grant: Grant, Target(id): Target, Query(query): Query<LogQuery>) -> Answer {
+async fn log(
+    State(api): State<Api>,
+    grant: Grant,
+    Target(id): Target,
+    Query(query): Query<LogQuery>,
+) -> Answer {
     let direction = match query.direction {
         Side::In => Direction::In,
         Side::Out => Direction::Out,

@@ -64,8 +64,9 @@ async fn send(
 ) -> Answer {
     let timeout = query.timeout()?;
     let caller = grant.caller.clone();
-    let accepted =
-        api.command(async move |supervisor| supervisor.send(id, message, key.as_deref(), &caller).await).await?;
+    let accepted = api
+        .command(async move |supervisor| supervisor.send(id, message, key.as_deref(), &caller).await)
+        .await?;
     let Some(timeout) = timeout else { return Ok((StatusCode::ACCEPTED, Json(accepted)).into_response()) };
     match wait(&api, &grant, id, accepted.message_id, timeout).await? {
         Some(message) => Ok(answer(message)),
@@ -97,9 +98,16 @@ async fn show(
 /// Withdraw a message that was not delivered yet.
 #[utoipa::path(delete, path = "/sessions/{id}/messages/{message_id}", tag = "messages", security(("token" = ["drive"])),
     responses((status = 200, description = "The message, withdrawn", body = Message)))]
-async fn withdraw(State(api): State<Api>, grant: Grant, Target(id): Target, names: Names) -> Answer<Json<Message>> {
+async fn withdraw(
+    State(api): State<Api>,
+    grant: Grant,
+    Target(id): Target,
+    names: Names,
+) -> Answer<Json<Message>> {
     let message = names.id::<MessageId>("message_id")?;
-    Ok(Json(api.command(async move |supervisor| supervisor.withdraw(id, message, &grant.caller).await).await?))
+    Ok(Json(
+        api.command(async move |supervisor| supervisor.withdraw(id, message, &grant.caller).await).await?,
+    ))
 }
 
 /// `None` when the wait was cut short: the daemon stops, or the token ended.

@@ -46,8 +46,9 @@ async fn create(
     Key(key): Key,
     Input(spec): Input<SessionSpec>,
 ) -> Answer<(StatusCode, Json<Session>)> {
-    let session =
-        api.command(async move |supervisor| supervisor.create(spec, key.as_deref(), &grant.caller).await).await?;
+    let session = api
+        .command(async move |supervisor| supervisor.create(spec, key.as_deref(), &grant.caller).await)
+        .await?;
     Ok((StatusCode::CREATED, Json(session)))
 }
 
@@ -75,7 +76,11 @@ fn default_limit() -> usize {
 /// List sessions.
 #[utoipa::path(get, path = "/sessions", tag = "sessions", security(("token" = ["read"])),
     params(ListQuery), responses((status = 200, description = "A page of sessions", body = Page<Session>)))]
-async fn list(State(api): State<Api>, grant: Grant, Query(query): Query<ListQuery>) -> Answer<Json<Page<Session>>> {
+async fn list(
+    State(api): State<Api>,
+    grant: Grant,
+    Query(query): Query<ListQuery>,
+) -> Answer<Json<Page<Session>>> {
     let label = query.label.as_deref().map(parse_label).transpose()?;
     let limit = Some(query.limit.clamp(1, 500));
     let filter = ListFilter { all: query.all, label, cursor: query.cursor, limit, only: grant.only };
@@ -83,9 +88,9 @@ async fn list(State(api): State<Api>, grant: Grant, Query(query): Query<ListQuer
 }
 
 fn parse_label(text: &str) -> Result<(String, String), Refusal> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| Refusal::new(ErrorCode::InvalidRequest, "label must be NAME=VALUE, as ?label=NAME%3DVALUE"))?;
+    let (name, value) = text.split_once('=').ok_or_else(|| {
+        Refusal::new(ErrorCode::InvalidRequest, "label must be NAME=VALUE, as ?label=NAME%3DVALUE")
+    })?;
     Ok((name.into(), value.into()))
 }
 
@@ -137,7 +142,12 @@ async fn remove(
 /// Interrupt the turn.
 #[utoipa::path(post, path = "/sessions/{id}/interrupt", tag = "sessions", security(("token" = ["drive"])),
     responses((status = 200, description = "The session", body = Session)))]
-async fn interrupt(State(api): State<Api>, grant: Grant, Target(id): Target, _: Nothing) -> Answer<Json<Session>> {
+async fn interrupt(
+    State(api): State<Api>,
+    grant: Grant,
+    Target(id): Target,
+    _: Nothing,
+) -> Answer<Json<Session>> {
     Ok(Json(api.command(async move |supervisor| supervisor.interrupt(id, &grant.caller).await).await?))
 }
 
@@ -153,7 +163,12 @@ async fn stop(State(api): State<Api>, grant: Grant, Target(id): Target, _: Nothi
 /// Resume a session whose run has ended or was lost.
 #[utoipa::path(post, path = "/sessions/{id}/resume", tag = "sessions", security(("token" = ["drive"])),
     responses((status = 200, description = "The session, with its new run", body = Session)))]
-async fn resume(State(api): State<Api>, grant: Grant, Target(id): Target, _: Nothing) -> Answer<Json<Session>> {
+async fn resume(
+    State(api): State<Api>,
+    grant: Grant,
+    Target(id): Target,
+    _: Nothing,
+) -> Answer<Json<Session>> {
     Ok(Json(api.command(async move |supervisor| supervisor.resume(id, &grant.caller).await).await?))
 }
 
@@ -175,7 +190,12 @@ async fn fork(
 /// Begin a new conversation in the same session.
 #[utoipa::path(post, path = "/sessions/{id}/clear", tag = "sessions", security(("token" = ["drive"])),
     responses((status = 200, description = "The session", body = Session)))]
-async fn clear(State(api): State<Api>, grant: Grant, Target(id): Target, _: Nothing) -> Answer<Json<Session>> {
+async fn clear(
+    State(api): State<Api>,
+    grant: Grant,
+    Target(id): Target,
+    _: Nothing,
+) -> Answer<Json<Session>> {
     Ok(Json(api.command(async move |supervisor| supervisor.clear(id, &grant.caller).await).await?))
 }
 

@@ -41,7 +41,10 @@ fn default_limit() -> usize {
 /// List claude's own conversations on this host, newest first.
 #[utoipa::path(get, path = "/transcripts", tag = "transcripts", security(("token" = ["read"])),
     params(TranscriptsQuery), responses((status = 200, description = "Conversations", body = Page<TranscriptInfo>)))]
-async fn list(State(api): State<Api>, Query(query): Query<TranscriptsQuery>) -> Answer<Json<Page<TranscriptInfo>>> {
+async fn list(
+    State(api): State<Api>,
+    Query(query): Query<TranscriptsQuery>,
+) -> Answer<Json<Page<TranscriptInfo>>> {
     let items = api.supervisor.transcripts(query.cwd.as_deref(), query.limit.clamp(1, 1000)).await?;
     Ok(Json(Page { items, next: None }))
 }

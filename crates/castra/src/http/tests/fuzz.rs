@@ -32,10 +32,26 @@ fn the_corpus_is_read_or_refused() {
 
 fn json() -> impl Strategy<Value = serde_json::Value> {
     let names = prop::sample::select(vec![
-        "text", "content", "name", "labels", "limits", "env", "mode", "subtype", "behavior", "scope", "path",
-        "version", "thinking", "continue", "permission_mode", "ttl_s", "x",
+        "text",
+        "content",
+        "name",
+        "labels",
+        "limits",
+        "env",
+        "mode",
+        "subtype",
+        "behavior",
+        "scope",
+        "path",
+        "version",
+        "thinking",
+        "continue",
+        "permission_mode",
+        "ttl_s",
+        "x",
     ]);
-    let words = prop::sample::select(vec!["", "a", "stream", "allow", "admin", "plan", "queue", "\u{0}", "\u{202e}"]);
+    let words =
+        prop::sample::select(vec!["", "a", "stream", "allow", "admin", "plan", "queue", "\u{0}", "\u{202e}"]);
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
         any::<bool>().prop_map(Into::into),

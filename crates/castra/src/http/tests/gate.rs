@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
+use std::sync::LazyLock;
 
 /// A state without a supervisor.
 #[derive(Clone)]
@@ -34,8 +35,12 @@ pub(super) struct Secrets {
 }
 
 impl Auth for Secrets {
-    fn authenticate<'a>(&'a self, secret: &'a str) -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>> {
-        let (scope, bound) = secret.split_once('@').map_or((secret, None), |(scope, bound)| (scope, Some(bound)));
+    fn authenticate<'a>(
+        &'a self,
+        secret: &'a str,
+    ) -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>> {
+        let (scope, bound) =
+            secret.split_once('@').map_or((secret, None), |(scope, bound)| (scope, Some(bound)));
         let session_id = bound.map(|bound| if bound == "mine" { MINE } else { OTHER });
         let token = Scope::parse(scope).map(|scope| Token {
             id: TokenId::now(),
@@ -53,7 +58,14 @@ impl Auth for Secrets {
     }
 }
 
-const TCP: Peer = Peer::Tcp { local: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7000) };
+const TCP: Peer =
+    Peer::Tcp { local: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7000) };
+
+/// The router as it is served, but for the supervisor.
+fn whole() -> Router {
+    static ROUTER: LazyLock<Router> = LazyLock::new(|| router(Nowhere, Arc::new(Secrets { agent: None })));
+    ROUTER.clone()
+}
 
 #[derive(Debug, PartialEq)]
 enum Outcome {
@@ -94,8 +106,7 @@ impl Call {
     async fn outcome(self) -> Outcome {
         let name = format!("{} {}", self.0.method(), self.0.uri());
         let head = self.0.method() == Method::HEAD;
-        let router = router(Nowhere, Arc::new(Secrets { agent: None }));
-        let response = tokio::spawn(TowerToHyperService::new(router).call(self.0)).await;
+        let response = tokio::spawn(TowerToHyperService::new(whole()).call(self.0)).await;
         let Ok(Ok(response)) = response else { return Outcome::Reached };
         let headers = response.headers();
         let expected = [
@@ -128,8 +139,10 @@ fn operations() -> Vec<(String, String, Operation)> {
         let part = |part: &str| if part.starts_with('{') { "1234".into() } else { part.to_owned() };
         path.split('/').map(part).collect::<Vec<_>>().join("/")
     };
-    let all: Vec<_> =
-        table.iter().map(|(method, path, operation)| (method.into(), concrete(path), operation.clone())).collect();
+    let all: Vec<_> = table
+        .iter()
+        .map(|(method, path, operation)| (method.into(), concrete(path), operation.clone()))
+        .collect();
     assert!(all.len() > 35, "{}", all.len());
     all
 }
@@ -144,11 +157,16 @@ async fn no_route_answers_without_a_token() {
             assert_eq!(outcome, Outcome::refused(401, "unauthorized"), "{method} {path} {header}");
         }
         // Nor by a token in the URL, where logs and histories keep it.
-        let outcome = Call::new(TCP, &method, &format!("{path}?token=admin&access_token=admin")).outcome().await;
+        let outcome =
+            Call::new(TCP, &method, &format!("{path}?token=admin&access_token=admin")).outcome().await;
         assert_eq!(outcome, Outcome::refused(401, "unauthorized"), "{method} {path}");
     }
     for path in ["/", "/api/v1", "/api/v1/nothing", "/metrics/"] {
-        assert_eq!(Call::new(TCP, "GET", path).outcome().await, Outcome::refused(401, "unauthorized"), "{path}");
+        assert_eq!(
+            Call::new(TCP, "GET", path).outcome().await,
+            Outcome::refused(401, "unauthorized"),
+            "{path}"
+        );
     }
 }
 
@@ -176,7 +194,8 @@ async fn a_bound_token_is_refused_wherever_others_are_seen() {
             assert_eq!(outcome, Outcome::refused(403, "forbidden"), "{method} {path}");
         }
     }
-    let bound: Vec<_> = operations().into_iter().filter(|(_, path, of)| of.bound && !path.contains("1234")).collect();
+    let bound: Vec<_> =
+        operations().into_iter().filter(|(_, path, of)| of.bound && !path.contains("1234")).collect();
     let names: Vec<_> = bound.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
     assert_eq!(names, ["GET /api/v1/events", "GET /api/v1/openapi.json", "GET /api/v1/sessions"]);
 }
@@ -209,7 +228,14 @@ async fn every_body_must_be_of_its_type_and_size() {
             Takes::Octets => ("application/octet-stream", "application/json"),
         };
         let refused = Outcome::refused(415, "invalid_request");
-        for media in [wrong, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "application/jsonp"] {
+        for media in [
+            wrong,
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+            "",
+            "application/jsonp",
+        ] {
             let outcome = call().header("content-length", "2").header("content-type", media).outcome().await;
             assert_eq!(outcome, refused, "{method} {path} {media}");
         }
@@ -228,13 +254,15 @@ async fn every_body_must_be_of_its_type_and_size() {
 async fn unknown_query_parameters_are_refused_by_name() {
     for (method, path, operation) in operations() {
         for query in ["wiat=3", "limit=1&wiat", "%77ait=3", "cursor[]=1"] {
-            let known = query.split('&').all(|pair| operation.query.contains(pair.split('=').next().unwrap()));
+            let known =
+                query.split('&').all(|pair| operation.query.contains(pair.split('=').next().unwrap()));
             assert!(!known);
             let outcome = Call::new(TCP, &method, &format!("{path}?{query}")).token("admin").outcome().await;
             assert_eq!(outcome, Outcome::refused(400, "unknown_field"), "{method} {path}?{query}");
         }
         let all: Vec<_> = operation.query.iter().map(|name| format!("{name}=1")).collect();
-        let outcome = Call::new(TCP, &method, &format!("{path}?{}", all.join("&"))).token("admin").outcome().await;
+        let outcome =
+            Call::new(TCP, &method, &format!("{path}?{}", all.join("&"))).token("admin").outcome().await;
         assert!(outcome.passed(), "{method} {path} {all:?}: {outcome:?}");
     }
 }
@@ -255,7 +283,15 @@ async fn what_is_not_in_the_document_is_not_reachable() {
             }
         }
     }
-    for path in ["/", "/api/v1", "/api/v1/", "/api/v2/sessions", "/api/v1/sessions/", "/api/v1/sessions/a/b/c", "//healthz"] {
+    for path in [
+        "/",
+        "/api/v1",
+        "/api/v1/",
+        "/api/v2/sessions",
+        "/api/v1/sessions/",
+        "/api/v1/sessions/a/b/c",
+        "//healthz",
+    ] {
         let outcome = Call::new(TCP, "GET", path).token("admin").outcome().await;
         assert_eq!(outcome, Outcome::refused(404, "not_found"), "{path}");
     }
@@ -288,15 +324,18 @@ async fn over_the_socket_the_owner_needs_no_token_and_an_agent_its_own() {
         }
         // Its own token, and never more than to drive: an agent does not answer its own requests.
         let own = call(agent).token("admin@mine").outcome().await;
-        assert_eq!(own.passed(), operation.bound && operation.scope <= Scope::Drive, "{method} {path}: {own:?}");
+        assert_eq!(
+            own.passed(),
+            operation.bound && operation.scope <= Scope::Drive,
+            "{method} {path}: {own:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn the_document_is_served_as_it_is() {
     let request = Call::new(TCP, "GET", "/api/v1/openapi.json").token("read@mine").0;
-    let router = router(Nowhere, Arc::new(Secrets { agent: None }));
-    let response = TowerToHyperService::new(router).call(request).await.unwrap();
+    let response = TowerToHyperService::new(whole()).call(request).await.unwrap();
     assert_eq!(response.headers()["content-type"], "application/json");
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), *document());

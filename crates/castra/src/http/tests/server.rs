@@ -43,7 +43,8 @@ impl Daemon {
 
 /// The status of one request for the document, on a connection that is closed after it.
 async fn status<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, host: &str, headers: &str) -> String {
-    let request = format!("GET /api/v1/openapi.json HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n");
+    let request =
+        format!("GET /api/v1/openapi.json HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();

@@ -10,7 +10,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 fn event(seq: u64, json: &str) -> Frame {
-    Frame::Event(Arc::new(EventFrame { seq, kind: Kind::parse("assistant"), json: Bytes::copy_from_slice(json.as_bytes()) }))
+    Frame::Event(Arc::new(EventFrame {
+        seq,
+        kind: Kind::parse("assistant"),
+        json: Bytes::copy_from_slice(json.as_bytes()),
+    }))
 }
 
 type Batch = castra_supervisor::Result<Vec<Frame>>;
@@ -20,7 +24,15 @@ struct Sent(mpsc::Receiver<Batch>);
 
 impl Feed for Sent {
     async fn next(&mut self, out: &mut BytesMut) -> Option<castra_supervisor::Result<()>> {
-        Some(self.0.recv().await?.map(|frames| put_frames(out, &frames)))
+        let mut batch = self.0.recv().await?;
+        // Like a subscription: all that is there.
+        while let (Ok(frames), Ok(more)) = (&mut batch, self.0.try_recv()) {
+            match more {
+                Ok(more) => frames.extend(more),
+                Err(error) => batch = Err(error),
+            }
+        }
+        Some(batch.map(|frames| put_frames(out, &frames)))
     }
 
     fn is_caught_up(&self) -> bool {
@@ -42,7 +54,10 @@ async fn write(body: &mut Body) -> Option<String> {
 #[test]
 fn frames_are_framed() {
     let mut out = BytesMut::new();
-    put_frames(&mut out, &[event(7, r#"{"a":1}"#), Frame::Partial(Bytes::from_static(br#"{"text":"x"}"#)), event(8, "{}")]);
+    put_frames(
+        &mut out,
+        &[event(7, r#"{"a":1}"#), Frame::Partial(Bytes::from_static(br#"{"text":"x"}"#)), event(8, "{}")],
+    );
     assert_eq!(
         out,
         "id: 7\ndata: {\"a\":1}\n\nevent: partial\ndata: {\"text\":\"x\"}\n\nid: 8\ndata: {}\n\n"
@@ -64,7 +79,8 @@ fn line_ends_between_tokens_do_not_break_an_event() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_opens_at_once_coalesces_and_keeps_alive() {
-    let (sender, mut body) = stream(&Standing::new());
+    let standing = Standing::new();
+    let (sender, mut body) = stream(&standing);
     assert_eq!(write(&mut body).await.unwrap(), "retry: 1000\n: castra\n\n");
     sender.try_send(Ok(vec![event(1, "1"), event(2, "2")])).unwrap();
     assert_eq!(write(&mut body).await.unwrap(), "id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n");
@@ -81,7 +97,8 @@ async fn a_stream_opens_at_once_coalesces_and_keeps_alive() {
 
 #[tokio::test]
 async fn a_stream_that_cannot_go_on_says_why_and_ends() {
-    let (sender, mut body) = stream(&Standing::new());
+    let standing = Standing::new();
+    let (sender, mut body) = stream(&standing);
     write(&mut body).await.unwrap();
     sender.try_send(Err(castra_supervisor::Error::new(ErrorCode::Gone, "another stream"))).unwrap();
     let last = write(&mut body).await.unwrap();
@@ -102,7 +119,8 @@ async fn a_stream_ends_with_its_lease() {
 
 /// When each of `count` events, `gap` apart, is written after it came.
 async fn delays(count: u64, gap: Duration) -> Vec<Duration> {
-    let (sender, mut body) = stream(&Standing::new());
+    let standing = Standing::new();
+    let (sender, mut body) = stream(&standing);
     write(&mut body).await.unwrap();
     let start = Instant::now();
     tokio::spawn(async move {
@@ -174,7 +192,8 @@ async fn what_a_delivered_message_costs() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let reader = std::thread::spawn(move || {
-            let readers: Vec<_> = (0..VIEWERS).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+            let readers: Vec<_> =
+                (0..VIEWERS).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
             let threads: Vec<_> = readers
                 .into_iter()
                 .map(|mut stream| {
@@ -208,13 +227,17 @@ async fn what_a_delivered_message_costs() {
                 async move { answer.map_err(|_| std::io::Error::other("refused")) }
             });
             let io = hyper_util::rt::TokioIo::new(socket);
-            viewers.push(tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service)));
+            viewers
+                .push(tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service)));
         }
         while viewers.next().await.is_some() {}
         let spent = cpu();
         let nanos = (spent.tv_sec - before.tv_sec) * 1_000_000_000 + spent.tv_nsec - before.tv_nsec;
         let delivered = u64::from(VIEWERS) * u64::from(batches) * size as u64;
         let bytes = reader.join().unwrap();
-        println!("batches of {size}: {:.3} µs a message, {delivered} messages, {bytes} bytes", nanos as f64 / delivered as f64 / 1e3);
+        println!(
+            "batches of {size}: {:.3} µs a message, {delivered} messages, {bytes} bytes",
+            nanos as f64 / delivered as f64 / 1e3
+        );
     }
 }
