@@ -270,7 +270,7 @@ async fn unknown_query_parameters_are_refused_by_name() {
 #[tokio::test]
 async fn what_is_not_in_the_document_is_not_reachable() {
     for (path, methods) in document()["paths"].as_object().unwrap() {
-        let path = path.replace(|c| matches!(c, '{' | '}'), "");
+        let path = path.replace(['{', '}'], "");
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"] {
             let documented = if method == "HEAD" { "get".into() } else { method.to_lowercase() };
             let outcome = Call::new(TCP, method, &path).token("admin").outcome().await;
@@ -339,4 +339,11 @@ async fn the_document_is_served_as_it_is() {
     assert_eq!(response.headers()["content-type"], "application/json");
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), *document());
+}
+
+/// The daemon may run it on any thread.
+#[allow(dead_code, reason = "checked by the compiler")]
+fn serving_is_send(supervisor: Supervisor, listeners: Listeners) {
+    fn is_send(_: impl Send) {}
+    is_send(serve(supervisor, listeners, async {}));
 }

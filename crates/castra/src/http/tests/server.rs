@@ -5,7 +5,7 @@ use crate::http::gate_tests::{Nowhere, Secrets};
 use crate::http::{bind_tcp, bind_unix, router};
 use castra_proto::SessionId;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -141,7 +141,7 @@ async fn a_peer_that_ended_is_not_taken_for_the_owner() {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "http::server::tests::a_child_that_connects", "--ignored"])
         .env("CASTRA_TEST_SOCKET", home.path().join("castra.sock"))
-        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stdin(Stdio::from(socket))
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
