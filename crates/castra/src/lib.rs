@@ -1,8 +1,3 @@
-//! Surfaces and wiring of the one binary: argv, routes, exit codes. Rules live in castra-supervisor.
+//! castra's surfaces: they call the supervisor and nothing below it. Refuses rules.
 
-pub mod cli;
-pub mod client;
-pub mod config;
-pub mod daemon;
-pub mod exec;
 pub mod http;

@@ -35,10 +35,12 @@ use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
 use body::Intake;
 use castra_supervisor::Supervisor;
-use std::future::Future;
-use std::net::SocketAddr;
-use std::path::Path;
-use tokio::net::{TcpListener, UnixListener};
+use gate::Gate;
+use standing::Standing;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use table::Table;
 
 /// Serves the API until `shutdown` or `POST /shutdown`. Short answers that are under way are finished, streams
 /// end; sessions live on, and closing the supervisor is the caller's.
@@ -61,19 +63,16 @@ pub async fn serve(
     serving.await
 }
 
-pub async fn serve(
-    _supervisor: Supervisor,
-    _listeners: Listeners,
-    shutdown: impl Future<Output = ()>,
-) -> std::io::Result<()> {
-    shutdown.await;
-    Ok(())
+/// All routes behind the gate; nothing else is reachable.
+fn router<S: Clone + Send + Sync + 'static>(state: S, auth: Arc<dyn Auth>) -> Router
+where
+    Api: FromRef<S>,
+{
+    let (router, _) = routes::all::<S>().split_for_parts();
+    let gate = Gate { auth, table: Table::of_document(document()), intake: Intake::new() };
+    router.with_state(state).layer(from_fn_with_state(Arc::new(gate), gate::gate))
 }
 
-pub async fn bind_tcp(address: SocketAddr, _insecure: bool) -> Result<TcpListener, ListenError> {
-    Ok(TcpListener::bind(address).await?)
-}
-
-pub fn bind_unix(home: &Path) -> Result<UnixListener, ListenError> {
-    Ok(UnixListener::bind(home.join("castra.sock"))?)
-}
+#[cfg(test)]
+#[path = "tests/gate.rs"]
+mod gate_tests;
