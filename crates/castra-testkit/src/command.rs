@@ -80,7 +80,7 @@ impl Castra {
     pub fn run(mut self) -> Output {
         let stdin = self.stdin.take();
         self.command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        let mut child = self.spawn();
+        let mut child = self.start();
         let pipe = child.stdin.take();
         let writer = stdin.zip(pipe).map(|(bytes, mut pipe)| {
             // A command that does not read it all is no failure of the test.
@@ -99,7 +99,12 @@ impl Castra {
     }
 
     /// Starts it, with pipes for what it says.
-    pub fn spawn(&mut self) -> Child {
+    pub fn spawn(mut self) -> Child {
+        self.command.stdin(Stdio::null());
+        self.start()
+    }
+
+    fn start(&mut self) -> Child {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         self.command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", self.command.get_program()))
     }

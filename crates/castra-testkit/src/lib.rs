@@ -22,7 +22,7 @@ pub use daemon::Daemon;
 pub use events::Events;
 pub use fake::fake_claude;
 pub use http::{Http, Reply};
-pub use project::{Projected, normalise};
+pub use project::{Projected, line_of, normalise};
 pub use session::Session;
 pub use wait::{DEADLINE, wait_for, wait_until};
 pub use world::World;

@@ -21,6 +21,32 @@ pub fn normalise(events: &[Event]) -> Vec<Projected> {
     events.iter().flat_map(one).collect()
 }
 
+/// The line of stdout that an event was made of, as claude wrote it.
+pub fn line_of(event: &Event) -> Vec<u8> {
+    match &event.raw {
+        Some(raw) => unbase64(raw).expect("base64"),
+        None => event.data.get().as_bytes().to_vec(),
+    }
+}
+
+/// Standard alphabet, padded.
+fn unbase64(text: &str) -> Option<Vec<u8>> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = text.trim_end_matches('=');
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    let (mut bits, mut held) = (0_u32, 0);
+    for digit in digits.bytes() {
+        bits = bits << 6 | u32::try_from(ALPHABET.iter().position(|known| *known == digit)?).ok()?;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+            bits &= (1 << held) - 1;
+        }
+    }
+    Some(bytes)
+}
+
 fn one(event: &Event) -> Vec<Projected> {
     let kind = event.kind.as_str();
     let data: Value = serde_json::from_str(event.data.get()).unwrap_or(Value::Null);
@@ -98,6 +124,14 @@ mod tests {
             "session_id": "01928f6e-7b5a-7000-8000-000000000001", "kind": kind, "data": data,
         });
         serde_json::from_str(&whole.to_string()).unwrap()
+    }
+
+    #[test]
+    fn base64_reads_back() {
+        for (text, bytes) in [("", &b""[..]), ("AA==", b"\0"), ("/w8=", b"\xff\x0f"), ("Zm9v", b"foo")] {
+            assert_eq!(unbase64(text).as_deref(), Some(bytes), "{text}");
+        }
+        assert_eq!(unbase64("Zm 9"), None);
     }
 
     #[test]

@@ -118,6 +118,11 @@ impl Session {
         }
     }
 
+    #[track_caller]
+    pub fn events_of(&self, kind: &str) -> Vec<Event> {
+        self.events().into_iter().filter(|event| event.kind.as_str() == kind).collect()
+    }
+
     /// The stored events, when `look` finds something in them.
     #[track_caller]
     pub fn wait_events<T>(&self, what: &str, mut look: impl FnMut(&[Event]) -> Option<T>) -> T {
