@@ -1,0 +1,142 @@
+//! A daemon of one world: started, ready, killed, started again on the same port.
+
+use crate::http::Http;
+use crate::proc::{self, Process};
+use crate::session::Session;
+use crate::wait::{DEADLINE, wait_for};
+use crate::world::World;
+use rustix::process::Signal;
+use serde_json::Value;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, Stdio};
+
+/// `castra up`, in the foreground of this test.
+pub struct Daemon<'w> {
+    world: &'w World,
+    child: Child,
+    process: Process,
+    addr: SocketAddr,
+    token: String,
+}
+
+impl<'w> Daemon<'w> {
+    pub(crate) fn start(world: &'w World) -> Self {
+        let (child, process, addr) = launch(world, ([127, 0, 0, 1], 0).into());
+        let token = world.cli(["token", "create", "--scope", "admin"]).ok().trim().to_owned();
+        Self { world, child, process, addr, token }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.process.pid
+    }
+
+    pub fn process(&self) -> Process {
+        self.process
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// An admin's view.
+    pub fn http(&self) -> Http {
+        self.http_as(&self.token)
+    }
+
+    pub fn http_as(&self, token: &str) -> Http {
+        Http::new(self.addr, token, self.world.runtime().handle().clone())
+    }
+
+    /// A session that talks to the world's model; `fields` of a SessionSpec.
+    #[track_caller]
+    pub fn session(&self, fields: Value) -> Session {
+        Session::create(self.http(), &self.world.spec(fields))
+    }
+
+    /// Ends it as the kernel would; returns when it is gone.
+    pub fn kill9(&mut self) {
+        assert!(self.process.kill9(), "the daemon had ended already");
+        self.child.wait().expect("the daemon's end");
+    }
+
+    /// Another one for the same data folder, on the same address. The last one must be gone.
+    pub fn start_again(&mut self) {
+        (self.child, self.process, self.addr) = launch(self.world, self.addr);
+    }
+
+    /// Ends it in order, and starts another one.
+    pub fn restart(&mut self) {
+        let code = self.stop();
+        assert_eq!(code, 0, "a daemon that is asked to end does so without an error");
+        self.start_again();
+    }
+
+    /// SIGTERM; its exit code, or minus the signal.
+    pub fn stop(&mut self) -> i32 {
+        assert!(self.process.signal(Signal::TERM), "the daemon had ended already");
+        let status = self.child.wait().expect("the daemon's end");
+        status.code().unwrap_or_else(|| status.signal().map_or(i32::MIN, |signal| -signal))
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if self.process.kill9() {
+            // Reaped, so that the pid is free; the world's end sees to everything else.
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn launch(world: &World, listen: SocketAddr) -> (Child, Process, SocketAddr) {
+    let logs = world.home().join("log");
+    std::fs::create_dir_all(&logs).expect("a folder for logs");
+    let log = |name: &str| File::options().create(true).append(true).open(logs.join(name)).expect("a log");
+    // The address is read from daemon.json: a pipe that nobody reads on would fill up.
+    let mut child = Command::new(world.program())
+        .args(["up", "--listen", &listen.to_string()])
+        .env_clear()
+        .envs(world.env())
+        .current_dir(world.folder())
+        .stdin(Stdio::null())
+        .stdout(log("daemon.out"))
+        .stderr(log("castra.log"))
+        .spawn()
+        .expect("castra up");
+    let pid = i32::try_from(child.id()).expect("a pid");
+    let addr = wait_for(
+        "the daemon to be ready",
+        || {
+            if let Ok(Some(status)) = child.try_wait() {
+                let said = std::fs::read_to_string(logs.join("castra.log")).unwrap_or_default();
+                panic!("the daemon ended at its start, {status}: {said}");
+            }
+            let out = std::fs::read_to_string(logs.join("daemon.out")).unwrap_or_default();
+            ready_line(&out, pid)
+        },
+        DEADLINE,
+    );
+    (child, proc::process(pid).expect("a daemon that is ready runs"), addr)
+}
+
+/// `castra is up (pid N) at … and http://ADDRESS`
+fn ready_line(out: &str, pid: i32) -> Option<SocketAddr> {
+    let line = out.lines().find(|line| line.contains(&format!("(pid {pid})")))?;
+    let (_, url) = line.rsplit_once("http://")?;
+    url.trim_end_matches('/').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_the_newest_daemon_counts() {
+        let out = "castra is up (pid 7) at /s and http://127.0.0.1:71\n\
+                   castra is up (pid 17) at /s and http://127.0.0.1:72/\n";
+        assert_eq!(ready_line(out, 17), Some(([127, 0, 0, 1], 72).into()));
+        assert_eq!(ready_line(out, 1), None);
+    }
+}
