@@ -1,0 +1,194 @@
+//! Documents and the head of every file: what they name exists, and what they must say is said.
+
+use crate::source::{all, root, walk};
+use std::collections::BTreeSet;
+
+/// Longest file, lines. Longer ones are here with their reason, and leave the list when they shrink.
+const MOST_LINES: usize = 450;
+const LONGER: &[(&str, &str)] = &[
+    ("crates/castra-store/src/sqlite/read.rs", "one query after the other, a uniform table"),
+    ("crates/castra-supervisor/src/session/view.rs", "one fold over a closed enum of facts"),
+];
+
+const PAGES: &[&str] = &["ARCHITECTURE.md", "README.md", "CONTRIBUTING.md"];
+
+fn page(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    let mut wrong = Vec::new();
+    for source in all() {
+        let first = source.text.lines().next().unwrap_or_default();
+        // "//! Lines." says nothing; a sentence does.
+        let said = first.strip_prefix("//! ").map(|rest| rest.split_whitespace().count());
+        if said.is_none_or(|words| words < 3) {
+            wrong.push(format!("{}: {first:?}", source.path));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "files that do not open with a sentence after `//!`:\n  {}",
+        wrong.join("\n  ")
+    );
+}
+
+#[test]
+fn files_stay_small() {
+    let mut wrong = Vec::new();
+    let files = all();
+    for source in files.iter().filter(|source| source.path.contains("/src/")) {
+        let lines = source.text.lines().count();
+        let listed = LONGER.iter().any(|(path, _)| *path == source.path);
+        match (lines > MOST_LINES, listed) {
+            (true, false) => {
+                wrong.push(format!("{} has {lines} lines: split it by responsibility", source.path))
+            }
+            (false, true) => wrong.push(format!("{} has {lines} lines: take it off the list", source.path)),
+            _ => {}
+        }
+    }
+    for (path, _) in LONGER {
+        if !files.iter().any(|source| source.path == *path) {
+            wrong.push(format!("{path} is gone: take it off the list"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// All pages: those at the root and in `docs/`.
+fn pages() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    walk(&root().join("docs"), &mut found);
+    let in_docs = (found.into_iter())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned());
+    let mut names: BTreeSet<String> = in_docs.collect();
+    names.extend(PAGES.iter().map(|&name| name.to_owned()));
+    names.into_iter().map(|name| (name.clone(), page(&name))).collect()
+}
+
+/// The text outside fenced blocks.
+fn prose(text: &str) -> String {
+    let mut inside = false;
+    let lines = text.lines().filter(|line| {
+        let fence = line.trim_start().starts_with("```");
+        inside ^= fence;
+        !inside && !fence
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Code spans that name a path of the repository: below one of its folders, or a Rust file.
+fn named_paths(text: &str) -> Vec<String> {
+    let tops = ["crates/", "docs/", "fuzz/", "examples/", ".ci/", "web/"];
+    let roots = ["Cargo.toml", "Cargo.lock", "deny.toml", "clippy.toml", "rustfmt.toml", "./test"];
+    let is_path = |span: &&str| {
+        let plain = span.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
+        let known = tops.iter().any(|top| span.starts_with(top)) || roots.contains(span);
+        plain && (known || (span.ends_with(".rs") && span.len() > 3))
+    };
+    prose(text).split('`').skip(1).step_by(2).filter(is_path).map(str::to_owned).collect()
+}
+
+/// A path from the root; or the end of exactly one file's path, as in `session/actor.rs`.
+fn exists(path: &str, files: &[String]) -> bool {
+    let plain = path.trim_start_matches("./").trim_end_matches('/');
+    let tail = format!("/{plain}");
+    root().join(plain).exists() || files.iter().filter(|file| file.ends_with(&tail)).count() == 1
+}
+
+#[test]
+fn every_path_that_a_document_names_exists() {
+    let files: Vec<String> = all().into_iter().map(|source| source.path).collect();
+    let mut wrong = Vec::new();
+    for (name, text) in pages() {
+        let paths = named_paths(&text);
+        assert!(name != "ARCHITECTURE.md" || paths.len() > 40, "ARCHITECTURE.md names {} paths", paths.len());
+        wrong.extend(paths.iter().filter(|path| !exists(path, &files)).map(|path| format!("{name}: {path}")));
+    }
+    assert!(wrong.is_empty(), "named and not there (or there more than once):\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut wrong = Vec::new();
+    for (name, text) in pages() {
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for piece in prose(&text).split("](").skip(1) {
+            let target = piece.split([')', '#', ' ']).next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            if !root().join(folder).join(target).exists() {
+                wrong.push(format!("{name}: {target}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "links to nothing:\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn architecture_names_every_crate_and_every_folder_of_sources() {
+    let text = page("ARCHITECTURE.md");
+    let mut wanted = BTreeSet::new();
+    for source in all() {
+        let Some((folder, _)) = source.path.rsplit_once('/') else { continue };
+        let mut parts = folder.split('/');
+        // A crate, and what stands right below its `src/`: deeper ones are their parents' matter.
+        if let (Some("crates"), Some(name), Some("src")) = (parts.next(), parts.next(), parts.next()) {
+            wanted.insert(format!("crates/{name}/"));
+            if let Some(module) = parts.next()
+                && module != "tests"
+            {
+                wanted.insert(format!("crates/{name}/src/{module}"));
+            }
+        }
+    }
+    // A folder is named by itself, by its module file, or by something in it.
+    let missing: Vec<_> = wanted.iter().filter(|path| !text.contains(&format!("`{path}"))).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md does not name {missing:?}");
+}
+
+/// `sh` blocks are run by the end-to-end tests in their order; others say why they are not.
+#[test]
+fn blocks_of_the_readme_say_what_they_are() {
+    let text = page("README.md");
+    let (mut inside, mut run) = (false, 0);
+    for line in text.lines().filter_map(|line| line.trim_start().strip_prefix("```")) {
+        inside ^= true;
+        if !inside {
+            continue;
+        }
+        run += usize::from(line == "sh");
+        assert!(
+            ["sh", "sh build", "sh account", "text", "toml", "json"].contains(&line),
+            "a block is {line:?}"
+        );
+    }
+    assert!(run > 5, "only {run} blocks can be run");
+}
+
+/// Lists that code owns are printed in documents; the documents have all of it.
+#[test]
+fn closed_lists_in_documents_are_whole() {
+    let architecture = page("ARCHITECTURE.md");
+    for state in castra_proto::RunState::ALL {
+        assert!(architecture.contains(state.as_str()), "ARCHITECTURE.md does not know the state {state}");
+    }
+    let protocol = page("docs/protocol.md");
+    for own in castra_proto::OwnKind::ALL {
+        assert!(protocol.contains(&format!("`{}`", own.as_str())), "docs/protocol.md does not know {own:?}");
+    }
+}
+
+#[test]
+fn paths_are_told_from_other_code() {
+    let text = "`crates/a/src/b.rs` and `session/actor.rs`, not `application/json`, `/sessions/{id}` or `.rs`;\n\
+        ```sh\n`docs/no.md`\n```\n`./test`, `docs/x.md`";
+    assert_eq!(named_paths(text), ["crates/a/src/b.rs", "session/actor.rs", "./test", "docs/x.md"]);
+    let files =
+        ["crates/a/src/one.rs", "crates/a/src/two/mod.rs", "crates/b/src/two/mod.rs"].map(String::from);
+    assert!(exists("one.rs", &files) && !exists("two/mod.rs", &files) && !exists("three.rs", &files));
+}
