@@ -1,5 +1,7 @@
 //! What is documented has a type, and what the real CLI wrote decodes into it.
 
+#![allow(clippy::unwrap_used)]
+
 use castra_claude::line::{RecordIn, StreamIn};
 use castra_claude::message::answer::{FromClaude, FromHost};
 use castra_claude::message::control::{ToClaude, ToHost};
