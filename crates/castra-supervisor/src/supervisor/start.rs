@@ -9,6 +9,8 @@ use crate::session::view::{Origin, View};
 use crate::{Error, Result, redact};
 use castra_claude::launch::{Conversation, check};
 use castra_proto::shim::relay::{At, EntryKind};
+use castra_proto::api::Scope;
+use castra_proto::spec::{Home, PermissionMode, SandboxMode};
 use castra_proto::{ErrorCode, OwnKind, RunId, RunState, Session, SessionId, SessionSpec};
 use castra_store::{Change, Commit, Guard, Idempotency, NewRun, NewSession};
 use serde_json::{Value, json};
@@ -40,6 +42,7 @@ impl Supervisor {
     ///
     /// Errors: `invalid_request` with the reason, before anything is made; `conflict` for a taken name.
     pub async fn create(&self, spec: SessionSpec, key: Option<&str>, caller: &Caller) -> Result<Session> {
+        check_scope(&spec, caller)?;
         if let Some(session) = self.taken_up(&spec, caller).await? {
             return Ok(session);
         }
@@ -192,6 +195,35 @@ impl Supervisor {
             Some(_) => refused("is not a folder"),
             None => refused("does not exist"),
         }
+    }
+}
+
+/// Whoever may not answer permission requests may not make a session that needs no answers.
+fn check_scope(spec: &SessionSpec, caller: &Caller) -> Result<()> {
+    use castra_proto::spec::PermissionMode::{DontAsk, Plan};
+    if caller.scope >= Scope::Approve {
+        return Ok(());
+    }
+    let asks = matches!(spec.permission_mode, PermissionMode::Default | Plan | DontAsk);
+    let decides = [
+        ("permission_mode", !asks),
+        ("allowed_tools", !spec.allowed_tools.is_empty()),
+        ("settings", spec.settings.is_some()),
+        ("mcp_servers", !spec.mcp_servers.is_empty()),
+        ("plugins", !spec.plugins.is_empty()),
+        ("agents", spec.agents.is_some()),
+        ("extra_args", !spec.extra_args.is_empty()),
+        ("sandbox", spec.sandbox == SandboxMode::Off),
+        ("home", spec.home == Home::User),
+        ("env", !spec.env.is_empty()),
+    ];
+    match decides.iter().find(|(_, decides)| *decides) {
+        None => Ok(()),
+        Some((field, _)) => Err(Error::with_hint(
+            ErrorCode::Forbidden,
+            format!("`{field}` may decide what claude does without asking, which needs the scope `approve`"),
+            "leave it out, or use a token with the scope `approve`",
+        )),
     }
 }
 
