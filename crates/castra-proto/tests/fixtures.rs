@@ -3,6 +3,9 @@
 //! A fixture is a list of examples. A struct's first one has every field; an enum's have every variant.
 //! Each is decoded and encoded again, and the bytes are the same.
 
+// Helpers of tests, which clippy does not know for tests.
+#![allow(clippy::unwrap_used)]
+
 use castra_proto::api::*;
 use castra_proto::permission::*;
 use castra_proto::session::*;

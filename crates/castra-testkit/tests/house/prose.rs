@@ -1,6 +1,6 @@
 //! Documents and the head of every file: what they name exists, and what they must say is said.
 
-use crate::source::{all, root, walk};
+use crate::source::{all, root, shipped, walk};
 use std::collections::BTreeSet;
 
 /// Longest file, lines. Longer ones are here with their reason, and leave the list when they shrink.
@@ -162,12 +162,45 @@ fn blocks_of_the_readme_say_what_they_are() {
             continue;
         }
         run += usize::from(line == "sh");
-        assert!(
-            ["sh", "sh build", "sh account", "text", "toml", "json"].contains(&line),
-            "a block is {line:?}"
-        );
+        let known = ["sh", "sh build", "sh account", "sh terminal", "text"];
+        assert!(known.contains(&line), "a block is {line:?}, not one of {known:?}");
     }
     assert!(run > 5, "only {run} blocks can be run");
+}
+
+/// Whoever parses what others wrote has an entry point for fuzzing, and it can be run.
+#[test]
+fn every_fuzz_entry_has_a_target() {
+    let (mut entries, mut called) = (BTreeSet::new(), BTreeSet::new());
+    for source in all() {
+        let names = |text: &str, before: &str| -> Vec<String> {
+            let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            text.match_indices(before).map(|(at, _)| word(&text[at + before.len() - 5..])).collect()
+        };
+        if source.path.starts_with("fuzz/") {
+            called.extend(names(&source.code, "::fuzz_"));
+        } else if source.path.contains("/src/") {
+            entries.extend(names(&source.code, "pub fn fuzz_"));
+        }
+    }
+    assert!(called.remove("fuzz_target"), "targets are no targets any more");
+    assert!(!entries.is_empty());
+    assert_eq!(called, entries, "targets in fuzz/, and entry points");
+}
+
+/// The allow-list of control requests, as the code has it, is the one that people read.
+#[test]
+fn every_control_request_that_is_passed_on_is_documented() {
+    let sources = shipped();
+    let list =
+        sources.iter().find(|source| source.path == "crates/castra-claude/src/control.rs").expect("the list");
+    let named: Vec<&str> = (list.strings.iter().map(|(_, text)| text.as_str()))
+        .filter(|text| text.contains('_') && text.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        .collect();
+    assert!(named.len() > 10, "only {named:?} were found");
+    let page = page("docs/protocol.md");
+    let missing: Vec<_> = named.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/protocol.md does not have {missing:?}");
 }
 
 /// Lists that code owns are printed in documents; the documents have all of it.

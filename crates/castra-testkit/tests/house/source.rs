@@ -78,7 +78,7 @@ impl Source {
                 let left = adjoins(at.checked_sub(1).map(|i| places[i]), Some(places[*at]));
                 let end = at + found.len() - 1;
                 let right = adjoins(Some(places[end]), places.get(end + 1).copied());
-                !(left && word(first) && word(before)) && !(right && word(last) && word(behind))
+                !(left && word(first) && word(before) || right && word(last) && word(behind))
             })
             .map(|(at, _)| places[at])
             .collect()
