@@ -14,14 +14,34 @@ async fn main() {
     let s = sup.create(spec, None, &caller).await.unwrap();
     eprintln!("created {} {:?}", s.id, t.elapsed());
     let mut sub = sup.subscribe(s.id, 0).await.unwrap();
-    let h = tokio::spawn(async move { while let Some(Ok(frames)) = sub.next().await { for f in frames { match f { Frame::Event(e) => println!("{}", String::from_utf8_lossy(&e.json[..e.json.len().min(300)])), Frame::Partial(p) => println!("PARTIAL {}", String::from_utf8_lossy(&p)) } } } });
+    let h = tokio::spawn(async move {
+        while let Some(Ok(frames)) = sub.next().await {
+            for f in frames {
+                match f {
+                    Frame::Event(e) => {
+                        println!("{}", String::from_utf8_lossy(&e.json[..e.json.len().min(300)]))
+                    }
+                    Frame::Partial(p) => println!("PARTIAL {}", String::from_utf8_lossy(&p)),
+                }
+            }
+        }
+    });
     for text in &args[4..] {
-        let m = sup.send(s.id, castra_proto::api::SendMessage{text: Some(text.clone()), ..Default::default()}, None, &caller).await.unwrap();
+        let m = sup
+            .send(
+                s.id,
+                castra_proto::api::SendMessage { text: Some(text.clone()), ..Default::default() },
+                None,
+                &caller,
+            )
+            .await
+            .unwrap();
         let t = std::time::Instant::now();
         let r = sup.wait(s.id, m.message_id, Duration::from_secs(20)).await.unwrap();
         println!("RESULT {:?} {}", t.elapsed(), serde_json::to_string(&r).unwrap());
     }
     let s = sup.stop(s.id, &caller).await.unwrap();
     println!("STOPPED {}", serde_json::to_string_pretty(&s).unwrap());
-    sup.close().await; h.abort();
+    sup.close().await;
+    h.abort();
 }

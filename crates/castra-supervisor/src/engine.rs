@@ -3,8 +3,8 @@
 use crate::config::Config;
 use crate::host::Host;
 use crate::provision::Provision;
-use crate::sandbox::{Decision, SandboxProbe, Sandboxing};
 use crate::sandbox::Paths;
+use crate::sandbox::{Decision, SandboxProbe, Sandboxing};
 use crate::session::actor;
 use crate::session::hub::{Hub, Hubs};
 use crate::session::launch::Place;

@@ -79,8 +79,9 @@ fn commit_problem(error: &CommitError) -> Problem {
         CommitError::NameTaken { .. } => {
             Problem::new(ErrorCode::Conflict, text).hint("choose another name, or remove that session")
         }
-        CommitError::QueueFull { .. } => Problem::new(ErrorCode::Overloaded, text)
-            .hint("wait for a turn to end, or withdraw a message"),
+        CommitError::QueueFull { .. } => {
+            Problem::new(ErrorCode::Overloaded, text).hint("wait for a turn to end, or withdraw a message")
+        }
         CommitError::RunConflict { .. } => {
             Problem::new(ErrorCode::Conflict, text).hint("somebody else was first; `castra show ID`")
         }

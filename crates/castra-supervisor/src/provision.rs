@@ -66,7 +66,13 @@ pub struct Provision {
 
 impl Provision {
     pub fn new(config: ClaudeConfig, inherited: BTreeMap<String, String>) -> Self {
-        Self { config, inherited, machine: OnceCell::new(), checked: Checked::default(), flight: Flight::default() }
+        Self {
+            config,
+            inherited,
+            machine: OnceCell::new(),
+            checked: Checked::default(),
+            flight: Flight::default(),
+        }
     }
 
     /// The executable for a new run, installed when there is none and that is allowed.
@@ -95,10 +101,15 @@ impl Provision {
     async fn configured(&self, host: &dyn Host, machine: &Probe, path: &str) -> Result<Cli> {
         let refused = |code, detail| Error::Refused(Problem::new(code, detail).hint(CONFIGURED));
         if !path.starts_with('/') {
-            return Err(refused(ErrorCode::CliNotFound, format!("the configured path {path:?} is not absolute")));
+            return Err(refused(
+                ErrorCode::CliNotFound,
+                format!("the configured path {path:?} is not absolute"),
+            ));
         }
         match self.check(host, machine, path, Source::Configured).await? {
-            None => Err(refused(ErrorCode::CliNotFound, format!("the configured claude is not there: {path}"))),
+            None => {
+                Err(refused(ErrorCode::CliNotFound, format!("the configured claude is not there: {path}")))
+            }
             Some(Err(fault)) => Err(refused(ErrorCode::CliStartFailed, fault)),
             Some(Ok(cli)) => match &self.config.version {
                 Some(pinned) if *pinned != cli.version => Err(refused(
@@ -140,7 +151,8 @@ impl Provision {
             Some(version) => format!("no claude of version {version} was found"),
             None => "no claude was found in PATH, ~/.local/bin or castra's cache".to_owned(),
         };
-        let detail = if passed_over.is_empty() { what } else { format!("{what}: {}", passed_over.join("; ")) };
+        let detail =
+            if passed_over.is_empty() { what } else { format!("{what}: {}", passed_over.join("; ")) };
         Error::Refused(Problem::new(ErrorCode::CliNotFound, detail).hint(
             "run `castra claude install`, or set `install = \"auto\"` or `path` under [claude] in castra.toml",
         ))
@@ -148,7 +160,9 @@ impl Provision {
 
     fn on_path(&self) -> impl Iterator<Item = String> {
         let path = self.inherited.get("PATH").map_or("/usr/local/bin:/usr/bin:/bin", String::as_str);
-        path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| format!("{}/claude", dir.trim_end_matches('/')))
+        path.split(':')
+            .filter(|dir| dir.starts_with('/'))
+            .map(|dir| format!("{}/claude", dir.trim_end_matches('/')))
     }
 }
 

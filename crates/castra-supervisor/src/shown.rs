@@ -10,15 +10,26 @@ use serde_json::{Value, json};
 
 pub(crate) fn view(row: &SessionRow) -> Result<View> {
     serde_json::from_str(&row.view).map_err(|error| {
-        Error::new(ErrorCode::Internal, format!("the stored state of session {} cannot be read: {error}", row.id))
+        Error::new(
+            ErrorCode::Internal,
+            format!("the stored state of session {} cannot be read: {error}", row.id),
+        )
     })
 }
 
 /// `decided`: permission answers that are on disk and not yet with claude.
-pub(crate) fn session(row: SessionRow, waiting: usize, decided: &[CommandRow], now: Timestamp) -> Result<Session> {
+pub(crate) fn session(
+    row: SessionRow,
+    waiting: usize,
+    decided: &[CommandRow],
+    now: Timestamp,
+) -> Result<Session> {
     let mut view = view(&row)?;
     let spec: SessionSpec = serde_json::from_str(&row.spec).map_err(|error| {
-        Error::new(ErrorCode::Internal, format!("the stored spec of session {} cannot be read: {error}", row.id))
+        Error::new(
+            ErrorCode::Internal,
+            format!("the stored spec of session {} cannot be read: {error}", row.id),
+        )
     })?;
     for pending in &mut view.pending {
         if decided.iter().any(|command| command.subject.as_ref() == Some(&pending.request_id)) {

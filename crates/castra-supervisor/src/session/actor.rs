@@ -115,10 +115,7 @@ impl<'a> Actor<'a> {
         Ok(Some(Actor {
             hub: engine.hub(id).await?,
             id,
-            given: Given {
-                init_id: initialize_id(run.id),
-                permission_timeout_s: spec.permission_timeout_s,
-            },
+            given: Given { init_id: initialize_id(run.id), permission_timeout_s: spec.permission_timeout_s },
             deadlines: Deadlines::new(&spec, &view),
             spec,
             view,

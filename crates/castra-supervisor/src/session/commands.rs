@@ -11,7 +11,7 @@ use castra_proto::permission::PermissionAnswer;
 use castra_proto::session::ExitCause;
 use castra_proto::{CommandId, MessageId, OwnKind, RunState};
 use castra_store::{
-    Change, Commit, CommandRow, CommandState, MessageRow, MessageUpdate, NewMessage, RunUpdate, SeqAt,
+    Change, CommandRow, CommandState, Commit, MessageRow, MessageUpdate, NewMessage, RunUpdate, SeqAt,
 };
 use serde_json::{Map, Value, json};
 use tracing::warn;
@@ -88,7 +88,8 @@ impl Actor<'_> {
                 || self.commands.waiting.iter().any(|message| self.commands.is_writing(message.id.0)),
             interrupting: self.commands.interrupting,
         };
-        let waiting: Vec<_> = self.commands.waiting.iter().map(|message| (message.id, message.if_busy)).collect();
+        let waiting: Vec<_> =
+            self.commands.waiting.iter().map(|message| (message.id, message.if_busy)).collect();
         match choose(state, &waiting) {
             Choice::Write(id) => self.deliver(id).await?,
             Choice::Interrupt => {
@@ -133,8 +134,11 @@ impl Actor<'_> {
         let request_id = command.id.to_string();
         match command.kind.as_str() {
             PERMISSION => {
-                let pending =
-                    self.view.pending.iter().find(|pending| Some(&pending.request_id) == command.subject.as_ref());
+                let pending = self
+                    .view
+                    .pending
+                    .iter()
+                    .find(|pending| Some(&pending.request_id) == command.subject.as_ref());
                 let answer = serde_json::from_value::<PermissionAnswer>(command.args.clone());
                 match (pending, answer) {
                     (Some(pending), Ok(answer)) => {
@@ -305,8 +309,7 @@ impl Actor<'_> {
     }
 
     fn control_answered(&mut self, request_id: &str, result: Result<Value, String>) {
-        let Some(command) =
-            self.commands.open.iter().find(|open| open.id.to_string() == request_id).cloned()
+        let Some(command) = self.commands.open.iter().find(|open| open.id.to_string() == request_id).cloned()
         else {
             return;
         };
@@ -326,7 +329,9 @@ impl Actor<'_> {
         match (command.kind.as_str(), text("subtype").as_deref()) {
             (WITHDRAW, _) => {
                 let message = command.subject.as_deref().and_then(|id| id.parse::<MessageId>().ok());
-                if let (Some(message), Some(true)) = (message, response.get("cancelled").and_then(Value::as_bool)) {
+                if let (Some(message), Some(true)) =
+                    (message, response.get("cancelled").and_then(Value::as_bool))
+                {
                     self.withdrawn(message);
                 }
             }

@@ -29,7 +29,8 @@ pub(crate) fn choose(now: Now, waiting: &[(MessageId, IfBusy)]) -> Choice {
     if !now.open || now.in_flight {
         return Choice::Wait;
     }
-    let first = |wanted: &[IfBusy]| waiting.iter().find(|(_, if_busy)| wanted.contains(if_busy)).map(|(id, _)| *id);
+    let first =
+        |wanted: &[IfBusy]| waiting.iter().find(|(_, if_busy)| wanted.contains(if_busy)).map(|(id, _)| *id);
     if !now.busy {
         return first(&[IfBusy::Interrupt, IfBusy::Steer])
             .or_else(|| waiting.first().map(|(id, _)| *id))
@@ -69,7 +70,8 @@ mod tests {
             (Now { in_flight: true, ..busy }, &[Steer], Choice::Wait),
         ];
         for (now, waiting, choice) in table {
-            let waiting: Vec<_> = waiting.iter().enumerate().map(|(n, kind)| (id(n as u128), *kind)).collect();
+            let waiting: Vec<_> =
+                waiting.iter().enumerate().map(|(n, kind)| (id(n as u128), *kind)).collect();
             assert_eq!(choose(*now, &waiting), *choice, "{now:?} {waiting:?}");
         }
     }

@@ -111,7 +111,16 @@ impl Tail {
             if self.frames.back().is_some_and(|last| last.seq + 1 != seq) {
                 *self = Self::default();
             }
-            let frame = encode(seq, batch.session, event.at, event.run, event.turn, &event.kind, &event.data, event.raw.as_deref());
+            let frame = encode(
+                seq,
+                batch.session,
+                event.at,
+                event.run,
+                event.turn,
+                &event.kind,
+                &event.data,
+                event.raw.as_deref(),
+            );
             self.bytes += frame.json.len();
             self.frames.push_back(Arc::new(frame));
         }

@@ -103,7 +103,10 @@ pub(crate) async fn demo(engine: &Engine, spec: &SessionSpec) -> Result<Option<D
         return Ok(None);
     }
     let Some(demo) = &engine.config.demo else {
-        return Err(Error::new(ErrorCode::InvalidRequest, "this supervisor has no scripted model for `demo`"));
+        return Err(Error::new(
+            ErrorCode::InvalidRequest,
+            "this supervisor has no scripted model for `demo`",
+        ));
     };
     let endpoint = demo.endpoint().await?;
     Ok(Some(Demo { base_url: endpoint.base_url, api_key: endpoint.api_key }))

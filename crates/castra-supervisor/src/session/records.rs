@@ -93,7 +93,9 @@ impl Actor<'_> {
             return;
         };
         match refused.reason {
-            Reason::TooLarge | Reason::Unsupported | Reason::BadFrame => self.undeliverable(id, refused.reason),
+            Reason::TooLarge | Reason::Unsupported | Reason::BadFrame => {
+                self.undeliverable(id, refused.reason)
+            }
             _ => self.write_later(id),
         }
     }

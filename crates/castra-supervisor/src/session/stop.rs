@@ -175,7 +175,8 @@ impl Actor<'_> {
     }
 
     async fn stop_harder(&mut self, step: Step) -> Result<()> {
-        self.deadlines.stop = Some((if step == Step::Polite { Step::Term } else { Step::Kill }, Instant::now() + FIRM));
+        self.deadlines.stop =
+            Some((if step == Step::Polite { Step::Term } else { Step::Kill }, Instant::now() + FIRM));
         self.touch();
         if let Some(writer) = &mut self.writer {
             match step {
@@ -191,12 +192,16 @@ impl Actor<'_> {
         let now_at = now();
         let overdue: Vec<_> = (self.view.pending.iter())
             .filter(|pending| pending.deadline.is_some_and(|deadline| deadline <= now_at))
-            .filter(|pending| !self.commands.open.iter().any(|open| open.subject.as_ref() == Some(&pending.request_id)))
+            .filter(|pending| {
+                !self.commands.open.iter().any(|open| open.subject.as_ref() == Some(&pending.request_id))
+            })
             .map(|pending| pending.request_id.clone())
             .collect();
         for request_id in overdue {
             let message = "Nobody answered in time.";
-            if let Some(pending) = self.view.pending.iter_mut().find(|pending| pending.request_id == request_id) {
+            if let Some(pending) =
+                self.view.pending.iter_mut().find(|pending| pending.request_id == request_id)
+            {
                 pending.deadline = None;
             }
             let answer = castra_proto::permission::PermissionAnswer {
@@ -208,7 +213,16 @@ impl Actor<'_> {
                 remember: false,
                 input_hash: None,
             };
-            match crate::supervisor::permissions::decide(self.engine, self.id, &request_id, &answer, "castra:timeout", &self.view).await {
+            match crate::supervisor::permissions::decide(
+                self.engine,
+                self.id,
+                &request_id,
+                &answer,
+                "castra:timeout",
+                &self.view,
+            )
+            .await
+            {
                 // Somebody was faster; theirs counts.
                 Ok(()) | Err(crate::Error::Commit(castra_store::CommitError::CommandConflict { .. })) => {}
                 Err(error) => return Err(error),

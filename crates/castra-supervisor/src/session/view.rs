@@ -114,17 +114,39 @@ pub(crate) enum Effect {
     /// claude refused `initialize`.
     InitFailed(String),
     /// `event`: index of its `input_delivered` in this fold.
-    Delivered { message: MessageId, turn: u32, event: usize },
+    Delivered {
+        message: MessageId,
+        turn: u32,
+        event: usize,
+    },
     /// `event`: index of the `result` in this fold, unless it was in an earlier one.
-    Answered { message: MessageId, result: Box<TurnResult>, event: Option<usize> },
-    Interrupted { message: MessageId, result: Option<Box<TurnResult>>, event: Option<usize> },
+    Answered {
+        message: MessageId,
+        result: Box<TurnResult>,
+        event: Option<usize>,
+    },
+    Interrupted {
+        message: MessageId,
+        result: Option<Box<TurnResult>>,
+        event: Option<usize>,
+    },
     /// A control request of castra's has its answer.
-    Control { request_id: String, result: Result<Value, String> },
+    Control {
+        request_id: String,
+        result: Result<Value, String>,
+    },
     /// A permission request is gone without an answer.
-    Withdrawn { request_id: String },
+    Withdrawn {
+        request_id: String,
+    },
     /// claude asks something that only castra itself can answer.
-    HostRequest { request_id: String, subtype: String },
-    Asked { request_id: String },
+    HostRequest {
+        request_id: String,
+        subtype: String,
+    },
+    Asked {
+        request_id: String,
+    },
 }
 
 /// What one fold adds.
@@ -405,7 +427,11 @@ impl View {
         self.turn.ended_at = Some(at);
         let cut_off = fact.terminal_reason.as_deref().is_some_and(|reason| reason.starts_with("aborted"));
         if let Some(limit) = limit_of(&fact.subtype) {
-            added.events.push(self.event(at, OwnKind::Limit, &json!({"limit": limit, "detail": fact.errors})));
+            added.events.push(self.event(
+                at,
+                OwnKind::Limit,
+                &json!({"limit": limit, "detail": fact.errors}),
+            ));
         }
         let event = added.events.iter().rposition(|event| event.kind.as_str() == "result");
         let result = Box::new(TurnResult { cost_usd: turn_cost, ..turn_result(fact) });

@@ -7,15 +7,21 @@ use castra_claude::line::{RecordIn, StreamIn};
 const M: &str = "00000000-0000-4000-8000-00000000000a";
 
 fn replay() -> String {
-    format!(r#"{{"type":"user","message":{{"role":"user","content":"x"}},"uuid":"{M}","session_id":"5e000000-0000-4000-8000-000000000001","isReplay":true}}"#)
+    format!(
+        r#"{{"type":"user","message":{{"role":"user","content":"x"}},"uuid":"{M}","session_id":"5e000000-0000-4000-8000-000000000001","isReplay":true}}"#
+    )
 }
 
 fn state(state: &str) -> String {
-    format!(r#"{{"type":"system","subtype":"session_state_changed","state":"{state}","session_id":"5e000000-0000-4000-8000-000000000001"}}"#)
+    format!(
+        r#"{{"type":"system","subtype":"session_state_changed","state":"{state}","session_id":"5e000000-0000-4000-8000-000000000001"}}"#
+    )
 }
 
 fn result(subtype: &str, reason: &str) -> String {
-    format!(r#"{{"type":"result","subtype":"{subtype}","is_error":false,"result":"done","num_turns":1,"duration_ms":5,"total_cost_usd":0.5,"terminal_reason":"{reason}","usage":{{"input_tokens":3}},"session_id":"5e000000-0000-4000-8000-000000000001"}}"#)
+    format!(
+        r#"{{"type":"result","subtype":"{subtype}","is_error":false,"result":"done","num_turns":1,"duration_ms":5,"total_cost_usd":0.5,"terminal_reason":"{reason}","usage":{{"input_tokens":3}},"session_id":"5e000000-0000-4000-8000-000000000001"}}"#
+    )
 }
 
 fn lifecycle(state: &str) -> String {
@@ -31,7 +37,10 @@ fn fold(lines: &[String]) -> (View, Vec<String>) {
     for (seq, line) in lines.iter().enumerate() {
         let bytes = Bytes::from(format!("{line}\n"));
         let length = bytes.len() as u64;
-        decoder.step(RecordIn { seq: seq as u64 + 1, at: 0, stream: StreamIn::Out, offset, bytes }, &mut decoded);
+        decoder.step(
+            RecordIn { seq: seq as u64 + 1, at: 0, stream: StreamIn::Out, offset, bytes },
+            &mut decoded,
+        );
         offset += length;
     }
     let mut added = Added::default();
@@ -45,7 +54,9 @@ fn fold(lines: &[String]) -> (View, Vec<String>) {
     said.extend(added.effects.iter().map(|effect| match effect {
         Effect::Delivered { turn, .. } => format!("delivered in turn {turn}"),
         Effect::Answered { result, event, .. } => format!("answered {:?} by event {event:?}", result.text),
-        Effect::Interrupted { result, .. } => format!("interrupted {:?}", result.as_ref().map(|r| &r.subtype)),
+        Effect::Interrupted { result, .. } => {
+            format!("interrupted {:?}", result.as_ref().map(|r| &r.subtype))
+        }
         other => format!("{other:?}"),
     }));
     (view, said)
@@ -53,8 +64,7 @@ fn fold(lines: &[String]) -> (View, Vec<String>) {
 
 #[test]
 fn a_turn_from_message_to_result() {
-    let (view, said) =
-        fold(&[state("running"), replay(), result("success", "completed"), state("idle")]);
+    let (view, said) = fold(&[state("running"), replay(), result("success", "completed"), state("idle")]);
     assert_eq!(
         said,
         [
@@ -72,7 +82,8 @@ fn a_turn_from_message_to_result() {
 
 #[test]
 fn an_interrupt_is_no_answer() {
-    let (_, said) = fold(&[state("running"), replay(), result("error_during_execution", "aborted_streaming")]);
+    let (_, said) =
+        fold(&[state("running"), replay(), result("error_during_execution", "aborted_streaming")]);
     assert_eq!(said.last().unwrap(), r#"interrupted Some("error_during_execution")"#);
 }
 
@@ -109,7 +120,10 @@ fn a_permission_waits_with_its_deadline_and_can_be_taken_back() {
     let ask = r#"{"type":"control_request","request_id":"r1","request":{"subtype":"can_use_tool","tool_name":"Bash","input":{"command":"touch a"},"tool_use_id":"t1"}}"#;
     let (view, said) = fold(&[state("running"), ask.into()]);
     assert_eq!(view.state, RunState::RequiresAction);
-    assert_eq!((view.pending[0].tool.as_str(), view.pending[0].deadline), ("Bash", Some(Timestamp(5_000_000))));
+    assert_eq!(
+        (view.pending[0].tool.as_str(), view.pending[0].deadline),
+        ("Bash", Some(Timestamp(5_000_000)))
+    );
     assert!(said.iter().any(|said| said.starts_with("permission_requested turn 1")), "{said:?}");
     let cancel = r#"{"type":"control_cancel_request","request_id":"r1"}"#;
     let (view, said) = fold(&[state("running"), ask.into(), cancel.into()]);

@@ -27,7 +27,11 @@ impl Supervisor {
         let run = self.engine.store.run(id, row.newest_run).await?;
         let info = run.and_then(|run| run.meta.get("initialize").cloned());
         info.ok_or_else(|| {
-            Error::with_hint(ErrorCode::NotFound, "claude has not answered `initialize` yet", "try again when it is idle")
+            Error::with_hint(
+                ErrorCode::NotFound,
+                "claude has not answered `initialize` yet",
+                "try again when it is idle",
+            )
         })
     }
 
@@ -55,7 +59,9 @@ impl Supervisor {
     /// Prometheus text.
     pub async fn metrics(&self) -> Result<String> {
         let counts = self.engine.store.counts().await?;
-        let mut out = String::from("# HELP castra_sessions Sessions by the state of their newest run.\n# TYPE castra_sessions gauge\n");
+        let mut out = String::from(
+            "# HELP castra_sessions Sessions by the state of their newest run.\n# TYPE castra_sessions gauge\n",
+        );
         for (state, n) in &counts.sessions {
             let _ = writeln!(out, "castra_sessions{{state=\"{state}\"}} {n}");
         }
@@ -65,7 +71,11 @@ impl Supervisor {
             ("castra_commands_open", "Commands that are not done.", counts.open_commands),
             ("castra_database_bytes", "Size of the database file.", counts.database_bytes),
             ("castra_sessions_driven", "Sessions that this daemon drives.", self.engine.actors() as u64),
-            ("castra_starts_free", "Starts that may begin now.", self.engine.admission.available_permits() as u64),
+            (
+                "castra_starts_free",
+                "Starts that may begin now.",
+                self.engine.admission.available_permits() as u64,
+            ),
         ];
         for (name, help, value) in gauges {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
@@ -144,9 +154,7 @@ impl Supervisor {
     pub async fn doctor(&self) -> Result<Vec<Value>> {
         let engine = &self.engine;
         let probe = engine.host.probe().await?;
-        let line = |name: &str, ok: bool, detail: String, remedy: &str| {
-            json!({"name": name, "ok": ok, "detail": detail, "remedy": (!ok).then_some(remedy)})
-        };
+        let line = |name: &str, ok: bool, detail: String, remedy: &str| json!({"name": name, "ok": ok, "detail": detail, "remedy": (!ok).then_some(remedy)});
         let claude = match engine.provision.resolve(engine.host.as_ref(), None).await {
             Ok(cli) => line("claude", true, format!("{} {}", cli.version, cli.path), ""),
             Err(error) => line("claude", false, error.to_string(), "castra claude install"),
@@ -164,7 +172,12 @@ impl Supervisor {
                 format!("{} MiB free", probe.disk_free >> 20),
                 "make room: sessions stop when the disk is full",
             ),
-            line("tmux", true, probe.programs.get("tmux").cloned().unwrap_or_else(|| "not there (optional)".into()), ""),
+            line(
+                "tmux",
+                true,
+                probe.programs.get("tmux").cloned().unwrap_or_else(|| "not there (optional)".into()),
+                "",
+            ),
             line("sandbox", confined, reason, crate::sandbox::NEXT),
             line("daemon", true, format!("pid {}, {}", std::process::id(), engine.config.build), ""),
             line("clock", now().0 > 1_700_000_000_000_000, now().to_string(), "set the clock"),

@@ -75,8 +75,9 @@ pub(super) async fn patch(
 ) -> Result<()> {
     let row = supervisor.row(id).await?;
     if patch.name.is_some() || patch.labels.is_some() || patch.metadata.is_some() {
-        let mut spec: Value = serde_json::from_str(&row.spec)
-            .map_err(|error| Error::new(ErrorCode::Internal, format!("a stored spec cannot be read: {error}")))?;
+        let mut spec: Value = serde_json::from_str(&row.spec).map_err(|error| {
+            Error::new(ErrorCode::Internal, format!("a stored spec cannot be read: {error}"))
+        })?;
         for (field, value) in [
             ("name", patch.name.as_ref().map(|name| json!(name))),
             ("labels", patch.labels.as_ref().map(|labels| json!(labels))),

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 impl Supervisor {
     async fn in_work(&self, id: SessionId, path: &str) -> Result<At> {
         let row = self.row(id).await?;
-        let spec: SessionSpec = serde_json::from_str(&row.spec)
-            .map_err(|error| Error::new(ErrorCode::Internal, format!("a stored spec cannot be read: {error}")))?;
+        let spec: SessionSpec = serde_json::from_str(&row.spec).map_err(|error| {
+            Error::new(ErrorCode::Internal, format!("a stored spec cannot be read: {error}"))
+        })?;
         let place = Place::new(&self.engine.probe, id, &spec);
         Ok(At::dir(place.work, path.trim_matches('/')))
     }

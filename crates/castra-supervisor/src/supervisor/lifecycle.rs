@@ -11,7 +11,7 @@ use crate::{Error, Result, shown};
 use castra_proto::api::{Fork, SendMessage};
 use castra_proto::shim::relay::At;
 use castra_proto::{CommandId, ErrorCode, OwnKind, RunId, RunState, Session, SessionId};
-use castra_store::{Change, Commit, CommandState, Guard, NewCommand, NewRun, SessionUpdate};
+use castra_store::{Change, CommandState, Commit, Guard, NewCommand, NewRun, SessionUpdate};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -199,8 +199,13 @@ pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str
     let at = now();
     view.begin_run(n, at);
     view.resumed_at = view.results;
-    let resumed = view.event(at, OwnKind::Resumed, &json!({"claude_session_id": view.claude_session_id, "by": by}));
-    let state = view.event(at, OwnKind::State, &json!({"from": row.state, "to": RunState::Queued, "cause": "resumed"}));
+    let resumed =
+        view.event(at, OwnKind::Resumed, &json!({"claude_session_id": view.claude_session_id, "by": by}));
+    let state = view.event(
+        at,
+        OwnKind::State,
+        &json!({"from": row.state, "to": RunState::Queued, "cause": "resumed"}),
+    );
     let commit = Commit::new(id, at)
         .fenced_by(engine.epoch)
         .guard(Guard::NewestRun { n: row.newest_run, is_final: true })

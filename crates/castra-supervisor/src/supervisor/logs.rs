@@ -60,7 +60,13 @@ async fn put(out: &Out, bytes: impl Into<Bytes>) -> bool {
     out.send(Ok(bytes.into())).await.is_ok()
 }
 
-async fn events(engine: &Arc<Engine>, id: SessionId, format: ExportFormat, follow: bool, out: &Out) -> Result<()> {
+async fn events(
+    engine: &Arc<Engine>,
+    id: SessionId,
+    format: ExportFormat,
+    follow: bool,
+    out: &Out,
+) -> Result<()> {
     let hub = engine.hub(id).await?;
     let mut head = hub.head.subscribe();
     let mut after = 0;
@@ -69,7 +75,9 @@ async fn events(engine: &Arc<Engine>, id: SessionId, format: ExportFormat, follo
         let events = engine.store.events(id, after, BATCH.0, BATCH.1).await?;
         if let Some(last) = events.last() {
             after = last.seq;
-            let over = follow && events.iter().any(|event| event.kind.is(OwnKind::Exit)) && is_final(engine, id).await?;
+            let over = follow
+                && events.iter().any(|event| event.kind.is(OwnKind::Exit))
+                && is_final(engine, id).await?;
             let piece: Vec<u8> = events.iter().flat_map(|event| render(id, event, format)).collect();
             if !piece.is_empty() && !put(out, piece).await {
                 return Ok(());
@@ -173,7 +181,8 @@ async fn raw(
             for record in records {
                 from = record.seq + 1;
                 if wanted(record.stream) {
-                    let mask = &mut masks[usize::from(record.stream == Stream::In) + 2 * usize::from(record.stream == Stream::Err)];
+                    let mask = &mut masks[usize::from(record.stream == Stream::In)
+                        + 2 * usize::from(record.stream == Stream::Err)];
                     let bytes = mask.pass(&record.bytes);
                     if !bytes.is_empty() && !put(out, bytes).await {
                         return Ok(());

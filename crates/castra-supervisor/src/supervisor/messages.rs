@@ -92,7 +92,10 @@ impl Supervisor {
         loop {
             head.mark_unchanged();
             let now = self.message(id, message).await?;
-            if matches!(now.state, MessageState::Answered | MessageState::Interrupted | MessageState::Withdrawn) {
+            if matches!(
+                now.state,
+                MessageState::Answered | MessageState::Interrupted | MessageState::Withdrawn
+            ) {
                 return Ok(now);
             }
             if self.row(id).await?.state.is_final() {
@@ -111,7 +114,9 @@ impl Supervisor {
         let found = self.message(id, message).await?;
         let withdrawn = match found.state {
             MessageState::Withdrawn => return Ok(found),
-            MessageState::Queued | MessageState::Written => self.withdraw_waiting(id, message, caller).await?,
+            MessageState::Queued | MessageState::Written => {
+                self.withdraw_waiting(id, message, caller).await?
+            }
             _ => false,
         };
         if withdrawn {
@@ -145,7 +150,9 @@ impl Supervisor {
 fn check(message: &SendMessage) -> Result<()> {
     let refuse = |detail: &str, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
     let bytes = match (&message.text, &message.content) {
-        (Some(text), None) if text.trim().is_empty() => return refuse("the message is empty", "say something"),
+        (Some(text), None) if text.trim().is_empty() => {
+            return refuse("the message is empty", "say something");
+        }
         (Some(text), None) => text.len(),
         (None, Some(blocks)) if blocks.is_empty() => return refuse("the message is empty", "say something"),
         (None, Some(blocks)) => blocks.iter().map(|block| block.to_string().len()).sum(),
@@ -177,9 +184,10 @@ fn said(id: MessageId, message: &SendMessage, caller: &Caller) -> serde_json::Va
 }
 
 fn shown_message(session_id: SessionId, row: MessageRow) -> Message {
-    let result = row.result.and_then(|result| serde_json::from_value::<TurnResult>(result).ok()).map(|mut result| {
-        result.seq = row.result_seq.unwrap_or(result.seq);
-        result
-    });
+    let result =
+        row.result.and_then(|result| serde_json::from_value::<TurnResult>(result).ok()).map(|mut result| {
+            result.seq = row.result_seq.unwrap_or(result.seq);
+            result
+        });
     Message { message_id: row.id, session_id, state: row.state, seq: row.seq, result }
 }

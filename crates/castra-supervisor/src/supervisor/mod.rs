@@ -127,7 +127,10 @@ impl Supervisor {
             Found::Ambiguous(ids) => Err(Error::with_hint(
                 ErrorCode::Conflict,
                 format!("{reference:?} could be any of {} sessions", ids.len()),
-                format!("write more of it: {}", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+                format!(
+                    "write more of it: {}",
+                    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                ),
             )),
         }
     }
@@ -154,7 +157,11 @@ impl Supervisor {
             return Ok(Page { items, next: None });
         }
         let cursor = filter.cursor.map(|cursor| cursor.parse::<Cursor>()).transpose().map_err(|_| {
-            Error::with_hint(ErrorCode::InvalidRequest, "this is not a cursor", "pass `next` of the page before")
+            Error::with_hint(
+                ErrorCode::InvalidRequest,
+                "this is not a cursor",
+                "pass `next` of the page before",
+            )
         })?;
         let limit = filter.limit.unwrap_or(PAGE_SESSIONS).clamp(1, 1000) as u32;
         let wanted = SessionFilter { all: filter.all, label: filter.label, ..SessionFilter::default() };
@@ -184,7 +191,9 @@ impl Supervisor {
         let rows = self.engine.store.events(id, after, limit, PAGE_BYTES).await?;
         rows.into_iter()
             .map(|row| {
-                let data = String::from_utf8(row.data.to_vec()).ok().and_then(|text| RawValue::from_string(text).ok());
+                let data = String::from_utf8(row.data.to_vec())
+                    .ok()
+                    .and_then(|text| RawValue::from_string(text).ok());
                 Ok(Event {
                     seq: row.seq,
                     at: row.at,
@@ -193,7 +202,10 @@ impl Supervisor {
                     turn: row.turn,
                     kind: row.kind,
                     data: data.ok_or_else(|| {
-                        Error::new(ErrorCode::Internal, format!("event {} of session {id} is not JSON", row.seq))
+                        Error::new(
+                            ErrorCode::Internal,
+                            format!("event {} of session {id} is not JSON", row.seq),
+                        )
                     })?,
                     raw: row.raw.as_deref().map(crate::frame::base64),
                 })

@@ -29,7 +29,8 @@ impl Supervisor {
     ) -> Result<PermissionRequest> {
         let row = self.row(id).await?;
         let view = shown::view(&row)?;
-        let Some(mut pending) = view.pending.iter().find(|pending| pending.request_id == request_id).cloned() else {
+        let Some(mut pending) = view.pending.iter().find(|pending| pending.request_id == request_id).cloned()
+        else {
             return Err(Error::with_hint(
                 ErrorCode::PermissionGone,
                 format!("no permission request {request_id:?} is waiting"),

@@ -8,8 +8,8 @@ use crate::session::launch::{Around, Place, context, demo, file_texts};
 use crate::session::view::{Origin, View};
 use crate::{Error, Result, redact};
 use castra_claude::launch::{Conversation, check};
-use castra_proto::shim::relay::{At, EntryKind};
 use castra_proto::api::Scope;
+use castra_proto::shim::relay::{At, EntryKind};
 use castra_proto::spec::{Home, PermissionMode, SandboxMode};
 use castra_proto::{ErrorCode, OwnKind, RunId, RunState, Session, SessionId, SessionSpec};
 use castra_store::{Change, Commit, Guard, Idempotency, NewRun, NewSession};
@@ -93,7 +93,12 @@ impl Supervisor {
     }
 
     /// One transaction: the session, its first run, its first events. Then it is driven.
-    pub(crate) async fn begin(&self, mut plan: Plan, once: Option<Idempotency>, caller: &Caller) -> Result<Session> {
+    pub(crate) async fn begin(
+        &self,
+        mut plan: Plan,
+        once: Option<Idempotency>,
+        caller: &Caller,
+    ) -> Result<Session> {
         self.check_plan(&mut plan).await?;
         let engine = &self.engine;
         let at = now();
@@ -229,7 +234,11 @@ fn check_scope(spec: &SessionSpec, caller: &Caller) -> Result<()> {
 
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let good = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    if good && (1..=64).contains(&name.len()) && !name.starts_with(['.', '-']) && name.parse::<Uuid>().is_err() {
+    if good
+        && (1..=64).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && name.parse::<Uuid>().is_err()
+    {
         return Ok(());
     }
     Err(Error::with_hint(
@@ -240,7 +249,10 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 }
 
 fn later(field: &str, value: &str) -> Error {
-    Error::new(ErrorCode::InvalidRequest, format!("{field} {value:?}: this castra does not have credentials yet"))
+    Error::new(
+        ErrorCode::InvalidRequest,
+        format!("{field} {value:?}: this castra does not have credentials yet"),
+    )
 }
 
 pub(crate) fn hash(request: &impl serde::Serialize) -> [u8; 32] {

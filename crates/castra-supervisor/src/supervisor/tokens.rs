@@ -49,7 +49,11 @@ impl Supervisor {
         if self.engine.store.delete_token(id).await? {
             return Ok(());
         }
-        Err(Error::with_hint(ErrorCode::NotFound, format!("there is no token {id}"), "`castra token list` lists them"))
+        Err(Error::with_hint(
+            ErrorCode::NotFound,
+            format!("there is no token {id}"),
+            "`castra token list` lists them",
+        ))
     }
 
     /// The token of this secret, if it is known and has not expired. The secret is looked up by its

@@ -45,9 +45,11 @@ impl Supervisor {
                 vec![project_key(&real)]
             }
             None => match files.list(At::dir(root.clone(), "")).await {
-                Ok(entries) => {
-                    entries.into_iter().filter(|entry| entry.kind == EntryKind::Dir).map(|entry| entry.name).collect()
-                }
+                Ok(entries) => entries
+                    .into_iter()
+                    .filter(|entry| entry.kind == EntryKind::Dir)
+                    .map(|entry| entry.name)
+                    .collect(),
                 Err(error) if is_missing(&error) => Vec::new(),
                 Err(error) => return Err(error.into()),
             },
@@ -104,7 +106,12 @@ impl Supervisor {
     /// A castra session made of a conversation that castra did not start; its history imported as events.
     ///
     /// With `home: isolated` the session goes on in a copy, and the original is not touched.
-    pub async fn adopt(&self, claude_session_id: &str, mut spec: SessionSpec, caller: &Caller) -> Result<Session> {
+    pub async fn adopt(
+        &self,
+        claude_session_id: &str,
+        mut spec: SessionSpec,
+        caller: &Caller,
+    ) -> Result<Session> {
         let unknown = || {
             Error::with_hint(
                 ErrorCode::SessionNotFound,

@@ -256,7 +256,7 @@ impl Client {
     }
 
     pub async fn check(&self) -> Result<Vec<Value>, Error> {
-        self.read(Call::post(format!("{V1}/check"))).await.map(items)
+        self.read(Call::get(format!("{V1}/check"))).await.map(items)
     }
 
     pub async fn backup(&self, path: &str) -> Result<Value, Error> {

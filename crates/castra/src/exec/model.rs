@@ -100,7 +100,11 @@ impl DemoModel {
     /// Nothing of the daemon's environment goes to the model; its key travels in model.json, not in argv.
     fn command(&self) -> Result<std::process::Command, Error> {
         let mut command = background(&self.home, "model")?;
-        command.args(["model", "serve", "--for-home"]).arg(&self.home).env_clear().env("CASTRA_HOME", &self.home);
+        command
+            .args(["model", "serve", "--for-home"])
+            .arg(&self.home)
+            .env_clear()
+            .env("CASTRA_HOME", &self.home);
         Ok(command)
     }
 }
