@@ -1,5 +1,7 @@
 //! Finding, checking and installing claude, over the real host of this machine, with programs that pretend.
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -10,11 +12,12 @@ use castra_proto::ErrorCode;
 use castra_supervisor::host::{Line, LocalHost, Progress};
 use castra_supervisor::provision::{Candidate, Cli, Provision, Source};
 use castra_supervisor::{ClaudeConfig, Install};
+use common::Machine;
 
-/// A machine with an own PATH, so that nothing of the real one is found.
+/// A machine with an own PATH and an own user, so that nothing of the real one is found.
 struct Bed {
     temp: tempfile::TempDir,
-    host: LocalHost,
+    host: Machine,
 }
 
 fn text(path: impl AsRef<Path>) -> String {
@@ -30,7 +33,9 @@ fn script(path: &Path, body: &str) {
 impl Bed {
     fn new() -> Bed {
         let temp = tempfile::tempdir().unwrap();
-        let host = LocalHost::new(temp.path().join("castra")).unwrap();
+        let local = LocalHost::new(temp.path().join("castra")).unwrap();
+        let user = text(temp.path().join("user"));
+        let host = Machine { local, told: Box::new(move |probe| probe.user_home.clone_from(&user)) };
         let bed = Bed { temp, host };
         // What castra itself runs, and no npm and no curl.
         for tool in ["readlink", "chmod", "mkdir", "cat", "touch", "env", "cp", "sleep", "bash"] {
@@ -89,7 +94,7 @@ fn cli(path: &Path, version: &str, source: Source) -> Cli {
 }
 
 #[tokio::test]
-async fn path_comes_before_the_cache_and_the_newest_valid_is_taken() {
+async fn path_then_the_home_then_the_newest_valid_of_the_cache() {
     let bed = Bed::new();
     let (code, detail) = bed.resolve(bed.never()).await.unwrap_err();
     assert_eq!(code, ErrorCode::CliNotFound);
@@ -105,6 +110,9 @@ async fn path_comes_before_the_cache_and_the_newest_valid_is_taken() {
     fs::set_permissions(bed.cached("2.1.12"), fs::Permissions::from_mode(0o644)).unwrap();
     bed.claude(bed.cached(".new-9.9.9"), "9.9.9");
     assert_eq!(bed.resolve(bed.never()).await, Ok(cli(&new, "2.1.10", Source::Cache)));
+
+    let home = bed.claude(bed.path("user/.local/bin/claude"), "1.9.0");
+    assert_eq!(bed.resolve(bed.never()).await, Ok(cli(&home, "1.9.0", Source::Home)));
 
     let real = bed.claude(bed.path("versions/3.0.0"), "3.0.0");
     fs::create_dir_all(bed.path("bin")).unwrap();
@@ -216,6 +224,8 @@ async fn many_starts_install_once() {
     let bed = Bed::new();
     npm(&bed, "sleep 0.3");
     fs::create_dir_all(bed.cached(".new-left/x")).unwrap();
+    fs::create_dir_all(bed.path("user")).unwrap();
+    fs::write(bed.path("user/.npmrc"), "").unwrap();
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
     let sink = Arc::clone(&lines);
     let progress: Progress = Arc::new(move |line: Line| {
@@ -241,6 +251,8 @@ async fn many_starts_install_once() {
     for given in ["https_proxy=http://127.0.0.1:9\n", "NPM_CONFIG_REGISTRY=http://127.0.0.1:9\n"] {
         assert!(env.contains(given), "{env}");
     }
+    let rc = bed.temp.path().join("user/.npmrc");
+    assert!(env.contains(&format!("npm_config_userconfig={}\n", text(rc))), "{env}");
     assert!(!env.contains("ANTHROPIC_API_KEY"), "{env}");
     assert!(env.contains(&format!("HOME={}/.new-", text(bed.path("castra/claude")))), "{env}");
 }
@@ -276,8 +288,7 @@ async fn a_version_is_installed_listed_and_removed() {
     script(&bed.path("bin/claude"), "echo meow");
 
     let of_cache = |listed: Vec<Candidate>| -> Vec<(Source, Result<String, String>)> {
-        let own = listed.into_iter().filter(|c| c.source != Source::Home);
-        own.map(|c| (c.source, c.cli.map(|cli| cli.version))).collect()
+        listed.into_iter().map(|c| (c.source, c.cli.map(|cli| cli.version))).collect()
     };
     let listed = of_cache(provision.list(&bed.host).await.unwrap());
     let meow = format!("{} is not Claude Code: --version says \"meow\"", text(bed.path("bin/claude")));
@@ -337,7 +348,7 @@ async fn the_real_npm() {
     let env: BTreeMap<String, String> =
         std::env::vars().filter(|(name, _)| ["PATH", "https_proxy", "NODE_EXTRA_CA_CERTS"].contains(&name.as_str())).collect();
     let config = ClaudeConfig { version: Some("2.1.197".into()), ..ClaudeConfig::default() };
-    let found = Provision::new(config, env).resolve(&bed.host, None).await.unwrap();
+    let found = Provision::new(config, env).resolve(&bed.host.local, None).await.unwrap();
     assert_eq!(found, cli(&bed.cached("2.1.197"), "2.1.197", Source::Cache));
     assert_eq!(folder(&bed), [".home", "2.1.197"]);
 }
