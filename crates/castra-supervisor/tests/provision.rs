@@ -39,7 +39,8 @@ impl Bed {
         let bed = Bed { temp, host };
         // What castra itself runs, and no npm and no curl.
         for tool in ["readlink", "chmod", "mkdir", "cat", "touch", "env", "cp", "sleep", "bash"] {
-            let real = ["/usr/bin", "/bin"].iter().map(|d| Path::new(d).join(tool)).find(|p| p.exists()).unwrap();
+            let real =
+                ["/usr/bin", "/bin"].iter().map(|d| Path::new(d).join(tool)).find(|p| p.exists()).unwrap();
             fs::create_dir_all(bed.path("tools")).unwrap();
             symlink(real, bed.path("tools").join(tool)).unwrap();
         }
@@ -213,8 +214,10 @@ fn installs(bed: &Bed) -> Vec<String> {
 }
 
 fn folder(bed: &Bed) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(bed.path("castra/claude")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(bed.path("castra/claude"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -242,7 +245,10 @@ async fn many_starts_install_once() {
 
     let lines = lines.lock().unwrap().clone();
     let count = |text: &str| lines.iter().filter(|line| line.starts_with(text)).count();
-    assert_eq!((count("installing Claude Code with npm"), count("waiting for"), count("npm http")), (1, 9, 1));
+    assert_eq!(
+        (count("installing Claude Code with npm"), count("waiting for"), count("npm http")),
+        (1, 9, 1)
+    );
     assert_eq!(count(&format!("installed Claude Code 5.0.0 in {}", want.path)), 1);
 
     let args = fs::read_to_string(bed.path("npm.args")).unwrap();
@@ -345,8 +351,9 @@ async fn without_npm_the_vendors_script_and_without_both_a_next_step() {
 #[ignore = "downloads the real CLI: 100 MB from the npm registry"]
 async fn the_real_npm() {
     let bed = Bed::new();
-    let env: BTreeMap<String, String> =
-        std::env::vars().filter(|(name, _)| ["PATH", "https_proxy", "NODE_EXTRA_CA_CERTS"].contains(&name.as_str())).collect();
+    let env: BTreeMap<String, String> = std::env::vars()
+        .filter(|(name, _)| ["PATH", "https_proxy", "NODE_EXTRA_CA_CERTS"].contains(&name.as_str()))
+        .collect();
     let config = ClaudeConfig { version: Some("2.1.197".into()), ..ClaudeConfig::default() };
     let found = Provision::new(config, env).resolve(&bed.host.local, None).await.unwrap();
     assert_eq!(found, cli(&bed.cached("2.1.197"), "2.1.197", Source::Cache));

@@ -55,17 +55,22 @@ impl Provision {
     /// Errors: `not_found`; `conflict` while it is used.
     pub async fn remove(&self, host: &dyn Host, version: &str, used: &BTreeSet<String>) -> Result<()> {
         let machine = self.machine(host).await?;
-        let missing = || Error::new(ErrorCode::NotFound, format!("castra has no claude {version:?} in its cache"));
+        let missing =
+            || Error::new(ErrorCode::NotFound, format!("castra has no claude {version:?} in its cache"));
         if !is_version(version) {
             return Err(missing());
         }
         // An installation that is under way may be of this version.
         let _flight = self.flight.lock().await;
         let path = format!("{}/{version}/claude", self.dir(machine));
-        let real = self.check(host, machine, &path, Source::Cache).await?.and_then(Result::ok).map(|cli| cli.path);
+        let real =
+            self.check(host, machine, &path, Source::Cache).await?.and_then(Result::ok).map(|cli| cli.path);
         if used.contains(&path) || real.is_some_and(|real| used.contains(&real)) {
-            let problem = Problem::new(ErrorCode::Conflict, format!("claude {version} is used by a live session"));
-            return Err(Error::Refused(problem.hint("stop the sessions that use it (`castra ps`), then remove it")));
+            let problem =
+                Problem::new(ErrorCode::Conflict, format!("claude {version} is used by a live session"));
+            return Err(Error::Refused(
+                problem.hint("stop the sessions that use it (`castra ps`), then remove it"),
+            ));
         }
         let place = self.at(version);
         if host.files().stat(place.clone()).await.ok().flatten().is_none() {
@@ -82,7 +87,8 @@ impl Provision {
             Err(error) => return Err(unreachable(error)),
         };
         let folders = entries.into_iter().filter(|entry| entry.kind == EntryKind::Dir);
-        let mut versions: Vec<String> = folders.map(|entry| entry.name).filter(|name| is_version(name)).collect();
+        let mut versions: Vec<String> =
+            folders.map(|entry| entry.name).filter(|name| is_version(name)).collect();
         versions.sort_by(|a, b| newer(b, a));
         Ok(versions.into_iter().map(|version| format!("{}/{version}/claude", self.dir(machine))).collect())
     }
@@ -130,7 +136,8 @@ fn split(path: &str) -> (String, String) {
 /// By the numbers; a tagged version is older than the plain one.
 fn newer(a: &str, b: &str) -> Ordering {
     let key = |version: &str| {
-        let (numbers, tag) = version.split_once(['-', '+']).map_or((version, None), |(n, t)| (n, Some(t.to_owned())));
+        let (numbers, tag) =
+            version.split_once(['-', '+']).map_or((version, None), |(n, t)| (n, Some(t.to_owned())));
         let numbers: Vec<u64> = numbers.split('.').map(|n| n.parse().unwrap_or(0)).collect();
         (numbers, tag.is_none(), tag)
     };

@@ -80,7 +80,9 @@ impl Provision {
         }
         let Some(entry) = look(host, path).await? else { return Ok(None) };
         let Some(real) = self.real(host, machine, path).await? else { return Ok(None) };
-        let Some(target) = look(host, &real).await?.filter(|e| e.kind == EntryKind::File) else { return Ok(None) };
+        let Some(target) = look(host, &real).await?.filter(|e| e.kind == EntryKind::File) else {
+            return Ok(None);
+        };
         let version = if target.mode & 0o111 == 0 {
             Err(format!("{real} is not executable"))
         } else {
@@ -106,7 +108,10 @@ impl Provision {
     /// The file behind all links; `None` for a link to nothing.
     async fn real(&self, host: &dyn Host, machine: &Probe, path: &str) -> Result<Option<String>> {
         let end = self.exec(host, machine, &["readlink", "-f", "--", path], TIMEOUT_MS).await?;
-        let real = end.ok().filter(|end| end.code == Some(0)).map(|end| end.stdout.trim_end_matches('\n').to_owned());
+        let real = end
+            .ok()
+            .filter(|end| end.code == Some(0))
+            .map(|end| end.stdout.trim_end_matches('\n').to_owned());
         Ok(real.filter(|real| real.starts_with('/')))
     }
 
@@ -121,7 +126,10 @@ impl Provision {
             match said {
                 _ if end.timed_out => format!("{path} --version did not end within {} s", TIMEOUT_MS / 1000),
                 Some(line) => format!("{path} is not Claude Code: --version says {:?}", printable(line)),
-                None => format!("{path} is not Claude Code: --version says nothing (exit {:?})", end.code.or(end.signal)),
+                None => format!(
+                    "{path} is not Claude Code: --version says nothing (exit {:?})",
+                    end.code.or(end.signal)
+                ),
             }
         }))
     }
@@ -136,7 +144,10 @@ impl Provision {
     ) -> Result<Result<ExecEnd, String>> {
         let home = self.home(host, machine).await?;
         let env = BTreeMap::from([
-            ("PATH".to_owned(), self.inherited.get("PATH").cloned().unwrap_or_else(|| DEFAULT_PATH.to_owned())),
+            (
+                "PATH".to_owned(),
+                self.inherited.get("PATH").cloned().unwrap_or_else(|| DEFAULT_PATH.to_owned()),
+            ),
             ("HOME".to_owned(), home.clone()),
             ("DISABLE_AUTOUPDATER".to_owned(), "1".to_owned()),
             ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC".to_owned(), "1".to_owned()),
@@ -171,7 +182,9 @@ pub(super) fn is_version(text: &str) -> bool {
     };
     let number = |part: &str| !part.is_empty() && part.len() < 10 && part.bytes().all(|b| b.is_ascii_digit());
     let plain = |tag: &str| {
-        !tag.is_empty() && tag.len() < 64 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.+".contains(&b))
+        !tag.is_empty()
+            && tag.len() < 64
+            && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.+".contains(&b))
     };
     numbers.split('.').count() == 3 && numbers.split('.').all(number) && tag.is_none_or(plain)
 }

@@ -22,8 +22,16 @@ const SCRIPT: &str = "https://claude.ai/install.sh";
 
 /// What npm and curl are given of the environment, in either case of letters.
 const PASSED: &[&str] = &[
-    "all_proxy", "http_proxy", "https_proxy", "no_proxy", "lang", "lc_all", "node_extra_ca_certs", "ssl_cert_file",
-    "ssl_cert_dir", "curl_ca_bundle",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "lang",
+    "lc_all",
+    "node_extra_ca_certs",
+    "ssl_cert_file",
+    "ssl_cert_dir",
+    "curl_ca_bundle",
 ];
 
 /// At most one installation; those that came while it ran share its outcome.
@@ -48,7 +56,12 @@ impl Flight {
 
 impl Provision {
     /// Installs a version, or the newest, into the cache. Errors: `cli_not_found` with npm's own words.
-    pub async fn install(&self, host: &dyn Host, version: Option<&str>, progress: Option<Progress>) -> Result<Cli> {
+    pub async fn install(
+        &self,
+        host: &dyn Host,
+        version: Option<&str>,
+        progress: Option<Progress>,
+    ) -> Result<Cli> {
         let machine = self.machine(host).await?;
         let _flight = self.flight.lock().await;
         self.fetch(host, machine, version, &Say(progress)).await
@@ -87,9 +100,11 @@ impl Provision {
 
     async fn fetch(&self, host: &dyn Host, machine: &Probe, version: Option<&str>, say: &Say) -> Result<Cli> {
         // A tag of npm's (`latest`, `stable`) is a word; nothing else gets near a command line.
-        let is_tag = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase()) && (1..32).contains(&text.len());
+        let is_tag =
+            |text: &str| text.bytes().all(|b| b.is_ascii_lowercase()) && (1..32).contains(&text.len());
         if let Some(version) = version.filter(|v| !is_version(v) && !is_tag(v)) {
-            let problem = Problem::new(ErrorCode::InvalidRequest, format!("{version:?} is no version of Claude Code"));
+            let problem =
+                Problem::new(ErrorCode::InvalidRequest, format!("{version:?} is no version of Claude Code"));
             return Err(Error::Refused(problem.hint("give three numbers, such as 2.1.197, or `latest`")));
         }
         self.home(host, machine).await?;
@@ -124,7 +139,9 @@ impl Provision {
             say.line(&format!("installing {what} with the vendor's script"));
             self.by_script(host, machine, &curl, version, temp, say).await?
         } else {
-            return Err(failed("Claude Code is not here, and neither npm nor curl is there to install it".to_owned()));
+            return Err(failed(
+                "Claude Code is not here, and neither npm nor curl is there to install it".to_owned(),
+            ));
         };
         // npm keeps the mode of the archive; the script's may be the umask's.
         let path = format!("{}/{found}", self.dir(machine));
@@ -163,14 +180,25 @@ impl Provision {
         // No script of the package runs: its program lies ready in the package of the platform, which a
         // user's `omit=optional` would leave out, and a user's `global=true` put elsewhere.
         let argv = [
-            npm, "install", "--prefix", &dir, "--ignore-scripts", "--include=optional", "--no-global", "--no-audit",
-            "--no-fund", "--no-save", "--loglevel=http", &package,
+            npm,
+            "install",
+            "--prefix",
+            &dir,
+            "--ignore-scripts",
+            "--include=optional",
+            "--no-global",
+            "--no-audit",
+            "--no-fund",
+            "--no-save",
+            "--loglevel=http",
+            &package,
         ];
         let mut env = self.passed(&dir);
         for (name, value) in self.inherited.iter().filter(|(name, _)| starts_with(name, "npm_config_")) {
             env.insert(name.clone(), value.clone());
         }
-        let has = |env: &BTreeMap<_, _>, key: &str| env.keys().any(|name: &String| name.eq_ignore_ascii_case(key));
+        let has =
+            |env: &BTreeMap<_, _>, key: &str| env.keys().any(|name: &String| name.eq_ignore_ascii_case(key));
         let rc = format!("{}/.npmrc", machine.user_home);
         if !has(&env, "npm_config_userconfig") && super::look(host, &rc).await?.is_some() {
             env.insert("npm_config_userconfig".to_owned(), rc);
@@ -186,7 +214,8 @@ impl Provision {
         let mut found = Vec::new();
         for package in packages.iter().filter(|package| package.name.starts_with("claude-code-linux-")) {
             let program = format!("{scope}/{}/claude", package.name);
-            if matches!(host.files().stat(self.at(&program)).await, Ok(Some(file)) if file.kind == EntryKind::File) {
+            if matches!(host.files().stat(self.at(&program)).await, Ok(Some(file)) if file.kind == EntryKind::File)
+            {
                 found.push(program);
             }
         }
@@ -206,14 +235,31 @@ impl Provision {
     ) -> Result<String> {
         let dir = format!("{}/{temp}", self.dir(machine));
         let script = format!("{dir}/install.sh");
-        let argv = [curl, "--fail", "--silent", "--show-error", "--location", "--proto", "=https", "-o", &script, SCRIPT];
+        let argv = [
+            curl,
+            "--fail",
+            "--silent",
+            "--show-error",
+            "--location",
+            "--proto",
+            "=https",
+            "-o",
+            &script,
+            SCRIPT,
+        ];
         run(self.long(host, &argv, self.passed(&dir), &dir, say).await?, "curl")?;
         let mut argv = vec!["bash", script.as_str()];
         argv.extend(version);
         // HOME is the temporary folder: the script installs below it, and the user's own stays as it is.
         run(self.long(host, &argv, self.passed(&dir), &dir, say).await?, "the vendor's script")?;
         let end = run(
-            self.exec(host, machine, &["readlink", "-f", "--", &format!("{dir}/.local/bin/claude")], TIMEOUT_MS).await?,
+            self.exec(
+                host,
+                machine,
+                &["readlink", "-f", "--", &format!("{dir}/.local/bin/claude")],
+                TIMEOUT_MS,
+            )
+            .await?,
             "readlink",
         )?;
         // The folder of the versions may lie behind a link; from the temporary name on it is the same.
@@ -225,7 +271,8 @@ impl Provision {
     /// The environment of a download.
     fn passed(&self, home: &str) -> BTreeMap<String, String> {
         let allowed = |name: &&String| PASSED.iter().any(|passed| name.eq_ignore_ascii_case(passed));
-        let mut env: BTreeMap<_, _> = self.inherited.iter().filter(|(name, _)| allowed(name)).map(owned).collect();
+        let mut env: BTreeMap<_, _> =
+            self.inherited.iter().filter(|(name, _)| allowed(name)).map(owned).collect();
         let path = self.inherited.get("PATH").map_or(DEFAULT_PATH, String::as_str);
         env.insert("PATH".to_owned(), path.to_owned());
         env.insert("HOME".to_owned(), home.to_owned());
@@ -275,8 +322,11 @@ fn run(end: Result<ExecEnd, String>, what: &str) -> Result<ExecEnd> {
         return Ok(end);
     }
     // npm's own words, without its progress and the advice about its log, which is gone by then.
-    let telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("npm http") && !line.contains("debug-0.log");
-    let lines: Vec<String> = end.stderr.lines().chain(end.stdout.lines()).filter(telling).map(printable).collect();
+    let telling = |line: &&str| {
+        !line.trim().is_empty() && !line.starts_with("npm http") && !line.contains("debug-0.log")
+    };
+    let lines: Vec<String> =
+        end.stderr.lines().chain(end.stdout.lines()).filter(telling).map(printable).collect();
     let last = lines.iter().take(4).map(String::as_str).collect::<Vec<_>>().join("; ");
     Err(failed(format!("{what} failed (exit {:?}): {last}", end.code.or(end.signal))))
 }

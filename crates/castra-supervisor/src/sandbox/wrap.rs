@@ -143,7 +143,14 @@ const SHARED: &[&str] = &["/home", "/tmp", "/var/tmp", "/run", "/etc"];
 /// program outside). bwrap 0.8 means to make `/proc/sys` read-only and does not, since its test for a
 /// writable folder fails there (measured).
 const PROC: &[&str] = &[
-    "/proc/sys", "/proc/sysrq-trigger", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/acpi", "/proc/scsi", "/proc/mtrr",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/acpi",
+    "/proc/scsi",
+    "/proc/mtrr",
 ];
 
 /// What root keeps: the rights over files that root needs in a folder of somebody else. None of them

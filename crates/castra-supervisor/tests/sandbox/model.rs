@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 pub(crate) fn real_clis() -> Vec<String> {
     let paths = std::env::var("CASTRA_TEST_CLAUDE").unwrap_or_default();
     let paths: Vec<String> = paths.split(':').filter(|path| !path.is_empty()).map(str::to_owned).collect();
-    assert!(!paths.is_empty(), "CASTRA_TEST_CLAUDE is not set: name the claude binaries, separated by colons");
+    assert!(
+        !paths.is_empty(),
+        "CASTRA_TEST_CLAUDE is not set: name the claude binaries, separated by colons"
+    );
     paths.into_iter().map(|path| fs::canonicalize(path).unwrap().to_str().unwrap().to_owned()).collect()
 }
 
@@ -50,13 +53,15 @@ fn answer_all(stream: TcpStream, command: &str) -> Option<()> {
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let (kind, text) = if head.starts_with("POST /v1/messages?") || head.starts_with("POST /v1/messages ") {
+        let (kind, text) = if head.starts_with("POST /v1/messages?") || head.starts_with("POST /v1/messages ")
+        {
             ("text/event-stream", message(&body, command))
         } else {
             ("application/json", json!({"input_tokens": 1, "data": []}).to_string())
         };
         let length = text.len();
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{text}").ok()?;
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{text}")
+            .ok()?;
     }
 }
 
@@ -85,6 +90,7 @@ fn message(request: &Value, command: &str) -> String {
         json!({"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": null}, "usage": usage}),
         json!({"type": "message_stop"}),
     ];
-    let frame = |event: &Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
+    let frame =
+        |event: &Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
     events.iter().map(frame).collect()
 }
