@@ -148,3 +148,15 @@ pub(crate) fn marked(mark: &str) -> Vec<i32> {
     let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
     pids.filter(has).collect()
 }
+
+/// Ends what a failed test left: by the pids that carry its own mark.
+pub(crate) struct Sweep(pub(crate) String);
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        let pids: Vec<String> = marked(&self.0).iter().map(i32::to_string).collect();
+        if !pids.is_empty() {
+            drop(Command::new("kill").arg("-KILL").args(pids).status());
+        }
+    }
+}
