@@ -44,7 +44,6 @@ pub(crate) struct Shim {
     pub(crate) child: Child,
     /// Readable when the guard is dead; `None` once that was seen.
     pub(crate) guard: Option<OwnedFd>,
-    pub(crate) guard_id: ProcessId,
     pub(crate) own: ProcessId,
     pub(crate) run: Uuid,
     pub(crate) boot_id: Uuid,
@@ -141,7 +140,6 @@ fn set_up(dir: &OwnedFd, spec: &StartSpec) -> Result<Shim, StartError> {
         sync,
         child,
         guard: Some(guard),
-        guard_id,
         own,
         run: spec.run_id,
         boot_id,

@@ -241,6 +241,33 @@ fn a_wrapper_is_looked_through() {
     assert_eq!(exit_of(&records), (None, Some(libc::SIGTERM), false, TreeProof::Empty, ExitCause::Asked));
 }
 
+/// Whether a sandbox can be made here at all: not in every container.
+fn bwrap_works() -> bool {
+    let args = ["--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "true"];
+    std::process::Command::new("bwrap").args(args).output().is_ok_and(|o| o.status.success())
+}
+
+#[test]
+fn a_sandbox_is_looked_through_and_dies_whole() {
+    if !bwrap_works() {
+        return;
+    }
+    let script = "setsid sh -c 'sleep 4711' & echo up; exec cat";
+    let sandbox = ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev"];
+    let mut spec = spec(&[&sandbox[..], &["sh", "-c", script]].concat());
+    spec.wrapped = true;
+    let run = Run::start(spec);
+    run.join().follow_text(1, "up\n");
+    let claude = run.meta.claude.unwrap();
+    let comm = until("claude is behind it", common::DEADLINE, || {
+        std::fs::read_to_string(format!("/proc/{}/comm", claude.pid)).ok().filter(|c| c == "cat\n")
+    });
+    assert_eq!(comm, "cat\n");
+    run.join().say(Say::Signal { target: SignalTarget::Claude, signo: libc::SIGTERM });
+    let (code, _, _, tree, cause) = exit_of(&run.finish());
+    assert_eq!((code, tree, cause), (Some(128 + libc::SIGTERM), TreeProof::Empty, ExitCause::Asked));
+}
+
 #[test]
 fn memory_over_the_limit_ends_the_run() {
     // sh holds 64 MiB in a variable; the limit is a quarter of that.
