@@ -20,7 +20,7 @@ impl Shim {
     pub(crate) fn admits(&self, socket: impl AsFd) -> bool {
         let Ok(peer) = socket_peercred(socket) else { return false };
         peer.uid == rustix::process::geteuid()
-            && !procs::descends_from(peer.pid.as_raw_nonzero().get(), &[self.own.pid, self.guard_id.pid])
+            && !procs::descends_from(peer.pid.as_raw_nonzero().get(), self.own.pid)
     }
 
     /// Carries out the whole frames that connection `index` has sent.

@@ -29,6 +29,8 @@ pub(crate) struct Conn {
     answers: Vec<u8>,
     /// The peer's socket is full: wait until poll says otherwise.
     pub(crate) blocked: bool,
+    /// The peer does not listen any more; what it said before is still read.
+    deaf: bool,
     /// Set by hello.
     pub(crate) epoch: Option<u64>,
     pub(crate) follow: Option<Pos>,
@@ -48,6 +50,7 @@ impl Conn {
             sent: 0,
             answers: Vec::new(),
             blocked: false,
+            deaf: false,
             epoch: None,
             follow: None,
             incoming: None,
@@ -110,6 +113,10 @@ impl Conn {
     }
 
     fn flush(&mut self) {
+        if self.deaf {
+            self.answers.clear();
+            return;
+        }
         while !self.blocked && !self.gone {
             if self.sent == self.out.len() {
                 self.sent = 0;
@@ -131,7 +138,14 @@ impl Conn {
                 Ok(sent) => self.sent += sent,
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOBUFS) => self.blocked = true,
                 Err(rustix::io::Errno::INTR) => (),
-                Err(_) => self.gone = true,
+                Err(_) => {
+                    self.deaf = true;
+                    self.follow = None;
+                    self.out = Vec::new();
+                    self.answers = Vec::new();
+                    self.sent = 0;
+                    return;
+                }
             }
         }
     }

@@ -51,6 +51,7 @@ impl Shim {
         if now >= self.timers.reap {
             self.timers.reap = now + REAP_EVERY;
             self.reap();
+            self.removed = rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0);
         }
         self.memory_tick(now);
         self.kill_tick(now);

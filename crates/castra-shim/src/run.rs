@@ -44,7 +44,6 @@ pub(crate) struct Shim {
     pub(crate) child: Child,
     /// Readable when the guard is dead; `None` once that was seen.
     pub(crate) guard: Option<OwnedFd>,
-    pub(crate) guard_id: ProcessId,
     pub(crate) own: ProcessId,
     pub(crate) run: Uuid,
     pub(crate) boot_id: Uuid,
@@ -60,6 +59,8 @@ pub(crate) struct Shim {
     /// stdout's last byte so far is no newline.
     pub(crate) torn: bool,
     pub(crate) read_failed: bool,
+    /// The run directory was removed: nobody can ask for the end of this run any more.
+    pub(crate) removed: bool,
     pub(crate) timers: Timers,
     pub(crate) page: u64,
     /// For what claude says.
@@ -141,7 +142,6 @@ fn set_up(dir: &OwnedFd, spec: &StartSpec) -> Result<Shim, StartError> {
         sync,
         child,
         guard: Some(guard),
-        guard_id,
         own,
         run: spec.run_id,
         boot_id,
@@ -155,6 +155,7 @@ fn set_up(dir: &OwnedFd, spec: &StartSpec) -> Result<Shim, StartError> {
         cause: ExitCause::Own,
         torn: false,
         read_failed: false,
+        removed: false,
         timers: Timers::new(spec.memory_bytes),
         page: sys::page_size(),
         buf: Vec::new(),

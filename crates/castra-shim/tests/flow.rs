@@ -49,9 +49,10 @@ fn nobody_reading_delays_nothing() {
 
 #[test]
 fn a_reader_killed_fifty_times_pieces_the_same_log_together() {
+    // Over 300 records, however much of it comes in one read.
     let run = Run::start({
         let mut spec =
-            sh("i=0; while [ $i -lt 400 ]; do head -c 20000 /dev/urandom; i=$((i+1)); done; read never");
+            sh("i=0; while [ $i -lt 700 ]; do head -c 30000 /dev/urandom; i=$((i+1)); done; read never");
         spec.segment_bytes = Some(256 << 10);
         spec
     });

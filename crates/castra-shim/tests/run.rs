@@ -9,6 +9,8 @@ use castra_proto::shim::{
 use common::{Got, Run, bytes_of, exit_of, notes_of, sh, spec, start_raw, until};
 use uuid::Uuid;
 
+const END: Say<'static> = Say::Signal { target: SignalTarget::Tree, signo: 0 };
+
 #[test]
 fn output_exit_code_and_notes() {
     let run = Run::start(sh("echo out; echo err >&2; exit 7"));
@@ -241,6 +243,33 @@ fn a_wrapper_is_looked_through() {
     assert_eq!(exit_of(&records), (None, Some(libc::SIGTERM), false, TreeProof::Empty, ExitCause::Asked));
 }
 
+/// Whether a sandbox can be made here at all: not in every container.
+fn bwrap_works() -> bool {
+    let args = ["--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "true"];
+    std::process::Command::new("bwrap").args(args).output().is_ok_and(|o| o.status.success())
+}
+
+#[test]
+fn a_sandbox_is_looked_through_and_dies_whole() {
+    if !bwrap_works() {
+        return;
+    }
+    let script = "setsid sh -c 'sleep 4711' & echo up; exec cat";
+    let sandbox = ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev"];
+    let mut spec = spec(&[&sandbox[..], &["sh", "-c", script]].concat());
+    spec.wrapped = true;
+    let run = Run::start(spec);
+    run.join().follow_text(1, "up\n");
+    let claude = run.meta.claude.unwrap();
+    let comm = until("claude is behind it", common::DEADLINE, || {
+        std::fs::read_to_string(format!("/proc/{}/comm", claude.pid)).ok().filter(|c| c == "cat\n")
+    });
+    assert_eq!(comm, "cat\n");
+    run.join().say(Say::Signal { target: SignalTarget::Claude, signo: libc::SIGTERM });
+    let (code, _, _, tree, cause) = exit_of(&run.finish());
+    assert_eq!((code, tree, cause), (Some(128 + libc::SIGTERM), TreeProof::Empty, ExitCause::Asked));
+}
+
 #[test]
 fn memory_over_the_limit_ends_the_run() {
     // sh holds 64 MiB in a variable; the limit is a quarter of that.
@@ -251,6 +280,35 @@ fn memory_over_the_limit_ends_the_run() {
     let (_, signal, _, tree, cause) = exit_of(&records);
     assert_eq!((signal, tree, cause), (Some(libc::SIGKILL), TreeProof::Empty, ExitCause::MemoryLimit));
     assert!(notes_of(&records).iter().any(|n| matches!(n, Note::MemoryLimit { limit: 16777216, .. })));
+}
+
+#[test]
+fn last_words_of_a_connection_are_heard() {
+    // Following a flood it never reads, it hangs up with a command still in its socket.
+    let run = Run::start(sh("cat /dev/zero"));
+    for _ in 0..20 {
+        let mut client = run.join();
+        client.say(Say::Follow { from: 1 });
+        client.say(Say::Write { input_id: Uuid::new_v4(), part: 0, last: true, bytes: b"x" });
+    }
+    run.join().say(END);
+    let records =
+        run.join().follow_until(1, |r| r.stream == Stream::Shim && r.bytes.starts_with(b"{\"note\":\"exit"));
+    let inputs = notes_of(&records).iter().filter(|n| matches!(n, Note::Input { .. })).count();
+    assert_eq!(inputs, 20);
+    run.finish();
+}
+
+#[test]
+fn a_run_whose_directory_was_removed_ends_with_its_claude() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    std::fs::create_dir(&dir).unwrap();
+    let run = Run::start_in(&dir, sh("read line; exit 0"), &[]);
+    let mut client = run.join();
+    std::fs::remove_dir_all(&dir).unwrap();
+    client.write(Uuid::new_v4(), b"\n");
+    run.gone();
 }
 
 #[test]

@@ -25,6 +25,22 @@ struct Bench {
     _temp: tempfile::TempDir,
 }
 
+impl Drop for Bench {
+    /// A failed case must not leave a run behind: its guard ends it.
+    fn drop(&mut self) {
+        let Ok(sessions) = std::fs::read_dir(self.home.join("sessions")) else { return };
+        for session in sessions.flatten() {
+            let meta = std::fs::read(session.path().join("runs/1/meta.json")).unwrap_or_default();
+            let Ok(meta) = serde_json::from_slice::<castra_proto::shim::Meta>(&meta) else { continue };
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", meta.shim.pid)).unwrap_or_default();
+            if stat.split(' ').nth(21) == Some(meta.shim.start.to_string().as_str()) && !stat.contains(") Z")
+            {
+                kill(meta.shim.pid);
+            }
+        }
+    }
+}
+
 /// Every case as one test per implementation.
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
@@ -232,7 +248,7 @@ async fn echo_exit_and_acknowledge(bench: Bench) {
 }
 
 async fn follow_from_and_reconnect(bench: Bench) {
-    let spec = sh("for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.01; done; exec cat");
+    let spec = sh("i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done");
     let run = bench.start(&spec).await;
     let mut pieces: Vec<Record> = Vec::new();
     for round in 1..=8 {

@@ -216,7 +216,8 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 
 fn new_segment(dir: &OwnedFd, id: &LogId, number: u32, first_seq: u64) -> io::Result<File> {
     let name = segment_name(number);
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // The directory is ours alone: what may have this name is a segment that was taken back.
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = File::from(openat(dir, &name, flags, 0o600.into())?);
     let header = SegmentHeader {
         version: SEGMENT_VERSION,

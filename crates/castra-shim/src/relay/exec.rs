@@ -79,11 +79,15 @@ pub(crate) fn exec(
     })
 }
 
+/// The program first, or it would see its children die and still have a say in how it ended.
 fn kill_session(child: &mut Child) {
     let pid = child.id() as i32;
-    procs::kill_below(pid);
+    let below = procs::descendants(pid);
     let _ = child.kill();
-    // What was forked meanwhile and stayed in the session's first group.
+    for stat in below {
+        procs::signal(stat.id, libc::SIGKILL);
+    }
+    // What was forked meanwhile and stayed in the session's first group. Not reaped yet: the number is ours.
     if let Some(group) = rustix::process::Pid::from_raw(pid) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }

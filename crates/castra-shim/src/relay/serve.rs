@@ -141,12 +141,16 @@ impl Server {
         fds.push(PollFd::from_borrowed_fd(stdout, writing));
         let wake = if room { PollFlags::IN } else { PollFlags::empty() };
         fds.push(PollFd::from_borrowed_fd(self.wake.as_fd(), wake));
-        let ids: Vec<u32> = self.streams.keys().copied().collect();
-        for stream in ids.iter().filter_map(|id| self.streams.get(id)) {
+        let mut ids = Vec::with_capacity(self.streams.len());
+        for (id, stream) in &self.streams {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, room && stream.credit > 0);
             flags.set(PollFlags::OUT, stream.blocked);
-            fds.push(PollFd::from_borrowed_fd(stream.socket.as_fd(), flags));
+            // One without interest would still report its hang-up, again and again.
+            if !flags.is_empty() {
+                ids.push(*id);
+                fds.push(PollFd::from_borrowed_fd(stream.socket.as_fd(), flags));
+            }
         }
         // What shims said while there was no room or credit is asked for again at the latest now.
         match poll(&mut fds, Some(&Timespec { tv_sec: 5, tv_nsec: 0 })) {
@@ -162,7 +166,7 @@ impl Server {
         }
         for (id, events) in ids.iter().zip(&events[3..]) {
             let Some(stream) = self.streams.get_mut(id) else { continue };
-            if events.contains(PollFlags::OUT) {
+            if events.intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR) {
                 stream.blocked = false;
             }
             if events.contains(PollFlags::IN) {

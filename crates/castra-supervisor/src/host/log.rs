@@ -101,7 +101,9 @@ impl<'h> LogReader<'h> {
                         });
                     }
                 }
-                Err(LogError::Torn { lost, .. }) if last => self.torn = lost as u64,
+                // In an earlier segment it is what a failed write left when a new segment was begun: if
+                // anything is missing, the next segment's number says so.
+                Err(LogError::Torn { lost, .. }) => self.torn = lost as u64,
                 Err(source) => return Err(LogReadError::Records { segment, source }),
             }
         }
