@@ -62,13 +62,21 @@ impl Error {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Refused(problem) => problem.clone(),
-            Self::Launch(refusal) => Problem::new(ErrorCode::InvalidRequest, refusal.to_string()),
+            Self::Launch(refusal) => launch_problem(&refusal.to_string()),
             Self::Commit(error) => commit_problem(error),
             Self::Store(error) => store_problem(error),
             Self::Host(error) => host_problem(error),
             Self::Log(LogReadError::Host(error)) => host_problem(error),
             Self::Log(error) => Problem::new(ErrorCode::Internal, error.to_string()),
         }
+    }
+}
+
+/// A refusal says what is wrong, and behind its last semicolon what to do.
+fn launch_problem(text: &str) -> Problem {
+    match text.rsplit_once("; ") {
+        Some((detail, hint)) => Problem::new(ErrorCode::InvalidRequest, detail).hint(hint),
+        None => Problem::new(ErrorCode::InvalidRequest, text),
     }
 }
 

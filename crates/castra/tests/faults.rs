@@ -271,7 +271,7 @@ fn what_is_not_claude_is_not_run_as_claude() {
     let world = World::new(CASTRA, &impostor, SCRIPT).with_env("CASTRA_CLAUDE_INSTALL", "never");
     let daemon = world.daemon();
     let refused = daemon.http().post("/api/v1/sessions", &world.spec(json!({}))).problem();
-    assert_eq!(refused.code, ErrorCode::CliNotFound, "{refused:?}");
+    assert_eq!(refused.code, ErrorCode::CliStartFailed, "{refused:?}");
     assert!(refused.detail.contains("GNU sed 4.9"), "{refused:?}");
     assert!(refused.detail.contains(impostor.to_str().unwrap()), "{refused:?}");
     assert!(refused.hint.is_some(), "{refused:?}");

@@ -93,7 +93,11 @@ fn what_is_asked_and_what_approve_does() {
             (PermissionKind::Tool, "Bash", &json!("touch a.txt"), PermissionState::Pending),
             "{cli}"
         );
-        assert_eq!(session.wait_state(RunState::RequiresAction).pending, [request.clone()], "{cli}");
+        assert_eq!(
+            session.wait_state(RunState::RequiresAction).pending,
+            std::slice::from_ref(&request),
+            "{cli}"
+        );
         assert_eq!(files(&work(&session)), [""; 0], "{cli}: nothing runs before the answer");
 
         world.cli(["approve", &session.id]).ok();

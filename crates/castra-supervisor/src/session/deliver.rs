@@ -25,19 +25,24 @@ pub(crate) enum Choice {
 
 /// At most one undelivered message is inside claude: it merges those that it has queued, and keeps
 /// only the last uuid (design §4). Those that do not wait for the turn's end go before those that do.
+/// An interrupt is no message: 2.1.197 says a message back only when the first block of its answer ends
+/// (facts/claude-cli.md §4), and until then it would wait for the very turn that it is to end.
 pub(crate) fn choose(now: Now, waiting: &[(MessageId, IfBusy)]) -> Choice {
-    if !now.open || now.in_flight {
+    if !now.open {
         return Choice::Wait;
     }
     let first =
         |wanted: &[IfBusy]| waiting.iter().find(|(_, if_busy)| wanted.contains(if_busy)).map(|(id, _)| *id);
+    if now.busy && first(&[IfBusy::Interrupt]).is_some() {
+        return if now.interrupting { Choice::Wait } else { Choice::Interrupt };
+    }
+    if now.in_flight {
+        return Choice::Wait;
+    }
     if !now.busy {
         return first(&[IfBusy::Interrupt, IfBusy::Steer])
             .or_else(|| waiting.first().map(|(id, _)| *id))
             .map_or(Choice::Wait, Choice::Write);
-    }
-    if first(&[IfBusy::Interrupt]).is_some() {
-        return if now.interrupting { Choice::Wait } else { Choice::Interrupt };
     }
     first(&[IfBusy::Steer]).map_or(Choice::Wait, Choice::Write)
 }
@@ -68,6 +73,9 @@ mod tests {
             (busy, &[Queue, Steer, Interrupt], Choice::Interrupt),
             (Now { interrupting: true, ..busy }, &[Interrupt], Choice::Wait),
             (Now { in_flight: true, ..busy }, &[Steer], Choice::Wait),
+            (Now { in_flight: true, ..busy }, &[Queue, Interrupt], Choice::Interrupt),
+            (Now { in_flight: true, interrupting: true, ..busy }, &[Interrupt], Choice::Wait),
+            (Now { in_flight: true, ..idle }, &[Interrupt], Choice::Wait),
         ];
         for (now, waiting, choice) in table {
             let waiting: Vec<_> =

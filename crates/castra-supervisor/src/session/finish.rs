@@ -290,6 +290,11 @@ pub(crate) fn is_missing(error: &crate::host::HostError) -> bool {
     matches!(error, crate::host::HostError::Relay(relay) if relay.errno() == Some(2))
 }
 
+/// Something on the way is no folder (ENOTDIR).
+pub(crate) fn is_not_a_dir(error: &crate::host::HostError) -> bool {
+    matches!(error, crate::host::HostError::Relay(relay) if relay.errno() == Some(20))
+}
+
 /// The directory of run `n`.
 pub(crate) fn run_dir(id: castra_proto::SessionId, n: u32) -> RunDir {
     RunDir::new(&id.to_string(), u64::from(n))

@@ -3,7 +3,7 @@
 use super::{Caller, Supervisor};
 use crate::config::Install;
 use crate::engine::now;
-use crate::session::finish::run_dir;
+use crate::session::finish::{is_not_a_dir, run_dir};
 use crate::session::launch::{Around, Place, context, demo, file_texts};
 use crate::session::view::{Origin, View};
 use crate::{Error, Result, redact};
@@ -195,10 +195,12 @@ impl Supervisor {
             return refused("is not an absolute path");
         }
         let Some(real) = self.engine.real_path(workdir).await? else { return refused("does not exist") };
-        match self.engine.host.files().stat(At::dir(real.clone(), "")).await? {
-            Some(entry) if entry.kind == EntryKind::Dir => Ok(real),
-            Some(_) => refused("is not a folder"),
-            None => refused("does not exist"),
+        match self.engine.host.files().stat(At::dir(real.clone(), "")).await {
+            Ok(Some(entry)) if entry.kind == EntryKind::Dir => Ok(real),
+            Ok(None) => refused("does not exist"),
+            Ok(Some(_)) => refused("is not a folder"),
+            Err(error) if is_not_a_dir(&error) => refused("is not a folder"),
+            Err(error) => Err(error.into()),
         }
     }
 }

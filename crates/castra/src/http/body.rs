@@ -128,7 +128,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
             true => ErrorCode::UnknownField,
             false => ErrorCode::InvalidRequest,
         };
-        Refusal::new(code, text)
+        Refusal::new(code, text).hint("GET /api/v1/openapi.json describes every field")
     })
 }
 
