@@ -132,6 +132,10 @@ fn host_problem(error: &HostError) -> Problem {
         }
         HostError::Relay(relay) => match relay.errno() {
             Some(2) => Problem::new(ErrorCode::NotFound, text),
+            // EISDIR, EINVAL, ENXIO, ENOTDIR: a folder, a FIFO, a device or a link where a file was to be, or the
+            // other way round. ENAMETOOLONG, EACCES: nothing that castra could mend either.
+            Some(6 | 13 | 20 | 21 | 22 | 36) => Problem::new(ErrorCode::InvalidRequest, text)
+                .hint("only regular files and folders are read and written, and no links are followed"),
             Some(28) => Problem::new(ErrorCode::DiskFull, text),
             _ => Problem::new(ErrorCode::Internal, text),
         },

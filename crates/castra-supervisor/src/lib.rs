@@ -16,4 +16,4 @@ pub mod supervisor;
 pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};
 pub use error::{Error, Result};
 pub use frame::{ByteStream, EventFrame, Frame, ServerSubscription, Subscription};
-pub use supervisor::{Caller, Direction, ExportFormat, ListFilter, Supervisor};
+pub use supervisor::{Caller, Direction, ExportFormat, ListFilter, Supervisor, upload_scope};

@@ -54,7 +54,8 @@ fn mask(value: &mut Value) {
     }
 }
 
-/// The secret strings of a spec, for masking them in raw logs: those long enough to be one.
+/// The secret strings of a spec, for masking them in raw logs: those long enough to be one, as they are and as
+/// JSON spells them. Of `settings` only the variables: the rest are rules and names, which are no secrets.
 pub(crate) fn strings(spec: &SessionSpec) -> Vec<String> {
     fn leaves(value: &Value, out: &mut Vec<String>) {
         match value {
@@ -70,12 +71,29 @@ pub(crate) fn strings(spec: &SessionSpec) -> Vec<String> {
             server.get(field).iter().for_each(|values| leaves(values, &mut out));
         }
     }
+    let settings = spec.settings.as_ref().and_then(|settings| settings.get("env"));
+    settings.iter().for_each(|env| leaves(env, &mut out));
+    let spelled = |text: &String| {
+        let quoted = json!(text).to_string();
+        quoted.get(1..quoted.len() - 1).map(str::to_owned)
+    };
+    let spelled: Vec<_> = out.iter().filter_map(spelled).filter(|spelled| !out.contains(spelled)).collect();
+    out.extend(spelled);
     out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_known_as_json_spells_it_too() {
+        let spec = SessionSpec {
+            env: [("K".to_owned(), "line 1\nline \"2\"".to_owned())].into(),
+            ..SessionSpec::default()
+        };
+        assert_eq!(strings(&spec), ["line 1\nline \"2\"", r#"line 1\nline \"2\""#]);
+    }
 
     #[test]
     fn nothing_secret_is_shown_and_nothing_is_lost() {
@@ -91,6 +109,6 @@ mod tests {
         assert!(!text.contains("s3cret"), "{text}");
         assert!(text.contains("http://x") && text.contains(r#""TOKEN":"***""#), "{text}");
         assert_eq!(restore(&text, secrets).unwrap(), spec);
-        assert_eq!(strings(&spec), ["s3cret-1", "s3cret-5"]);
+        assert_eq!(strings(&spec), ["s3cret-1", "s3cret-5", "s3cret-2"]);
     }
 }

@@ -10,7 +10,7 @@ use crate::exec::{self, Identity};
 use crate::http;
 use castra_proto::ErrorCode;
 use castra_supervisor::Supervisor;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -118,6 +118,7 @@ pub fn prepare_home(home: &Path) -> Result<(), Error> {
 pub async fn serve(settings: &Settings, ready: impl FnOnce(&DaemonFile)) -> Result<(), Error> {
     let home = &settings.home;
     prepare_home(home)?;
+    raise_descriptors();
     // Signals first: one that comes during recovery must end this daemon in order too.
     let signals = Signals::new().map_err(|error| Error::Serve(error.to_string()))?;
     let mut config = settings.supervisor();
@@ -162,6 +163,21 @@ async fn listen(
     ready(&file);
     let served = http::serve(supervisor, http::Listeners { unix, tcp }, signals.end()).await;
     served.map_err(|error| Error::Serve(error.to_string()))
+}
+
+/// Descriptors that the daemon asks for: every connection is one, every live session a few. No more, because
+/// claude inherits the number, and programs that close all they might have take their time with millions.
+const DESCRIPTORS: u64 = 64 << 10;
+
+/// Raises the soft limit, which is 1,024 on most systems, as far as the hard one allows. Best effort: being out
+/// of descriptors is waited out.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS, |hard| hard.min(DESCRIPTORS));
+    if limit.current.is_some_and(|soft| soft < wanted) {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+        tracing::debug!(?limit, wanted, ?raised, "descriptors");
+    }
 }
 
 struct Signals {

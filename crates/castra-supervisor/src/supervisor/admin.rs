@@ -36,7 +36,10 @@ impl Supervisor {
     }
 
     /// Whether this process, or one of its ancestors, belongs to a session: then it is an agent.
-    pub fn session_of_pid(&self, pid: i32) -> Option<SessionId> {
+    ///
+    /// # Errors
+    /// When that cannot be told; whoever gets this is to be refused.
+    pub fn session_of_pid(&self, pid: i32) -> std::io::Result<Option<SessionId>> {
         crate::host::session_of_pid(pid)
     }
 

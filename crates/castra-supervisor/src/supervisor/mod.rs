@@ -11,6 +11,8 @@ mod start;
 mod tokens;
 mod transcripts;
 
+pub use files::upload_scope;
+
 use crate::engine::{Engine, now};
 use crate::host::{Host, LocalHost};
 use crate::session::hub::Hubs;

@@ -15,6 +15,7 @@ use castra_proto::{ErrorCode, OwnKind, RunId, RunState, Session, SessionId, Sess
 use castra_store::{Change, Commit, Guard, Idempotency, NewRun, NewSession};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::path::Path;
 use uuid::Uuid;
 
 /// A session to be.
@@ -160,7 +161,10 @@ impl Supervisor {
             check_name(name)?;
         }
         if let Some(workdir) = &spec.workdir {
-            spec.workdir = Some(self.workdir(workdir).await?);
+            spec.workdir = Some(self.folder("workdir", workdir).await?);
+        }
+        for dir in &mut spec.add_dirs {
+            *dir = self.folder("add_dirs", dir).await?;
         }
         if let Some(credential) = &spec.credential {
             return Err(later("credential", credential));
@@ -183,18 +187,22 @@ impl Supervisor {
     }
 
     /// The folder as claude will see it: absolute, existing, links resolved.
-    async fn workdir(&self, workdir: &str) -> Result<String> {
+    async fn folder(&self, field: &str, workdir: &str) -> Result<String> {
         let refused = |why: &str| {
             Err(Error::with_hint(
                 ErrorCode::InvalidRequest,
-                format!("workdir {workdir:?} {why}"),
-                "name an existing folder by its absolute path, or leave `workdir` out for a fresh one",
+                format!("{field} {workdir:?} {why}"),
+                "name an existing folder by its absolute path, or leave it out",
             ))
         };
         if !workdir.starts_with('/') {
             return refused("is not an absolute path");
         }
         let Some(real) = self.engine.real_path(workdir).await? else { return refused("does not exist") };
+        // Its key, its database, the homes of other sessions: also where no sandbox keeps them out of sight.
+        if Path::new(&real).starts_with(&self.engine.probe.home) {
+            return refused("is castra's own");
+        }
         match self.engine.host.files().stat(At::dir(real.clone(), "")).await {
             Ok(Some(entry)) if entry.kind == EntryKind::Dir => Ok(real),
             Ok(None) => refused("does not exist"),

@@ -15,8 +15,8 @@ pub trait Auth: Send + Sync + 'static {
     /// The token of this secret, if it is known and has not expired.
     fn authenticate<'a>(&'a self, secret: &'a str)
     -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>>;
-    /// The session whose agent this process belongs to, if it is one.
-    fn session_of_pid(&self, pid: i32) -> Option<SessionId>;
+    /// The session whose agent this process belongs to, if it is one; an error when that cannot be told.
+    fn session_of_pid(&self, pid: i32) -> std::io::Result<Option<SessionId>>;
 }
 
 impl Auth for Supervisor {
@@ -27,7 +27,7 @@ impl Auth for Supervisor {
         Box::pin(Supervisor::authenticate(self, secret))
     }
 
-    fn session_of_pid(&self, pid: i32) -> Option<SessionId> {
+    fn session_of_pid(&self, pid: i32) -> std::io::Result<Option<SessionId>> {
         Supervisor::session_of_pid(self, pid)
     }
 }

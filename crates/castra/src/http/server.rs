@@ -167,7 +167,7 @@ fn unix_peer(stream: &UnixStream, auth: &dyn Auth) -> io::Result<Peer> {
     let pid = credentials.pid().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| denied("the peer is in a pid namespace that cannot be seen"))?;
     let process = pidfd_open(pid, PidfdFlags::empty())?;
-    let agent = auth.session_of_pid(pid.as_raw_nonzero().get());
+    let agent = auth.session_of_pid(pid.as_raw_nonzero().get())?;
     // Readable: it has ended. Asked last, so that what was read in between belongs to it.
     let mut polled = [PollFd::new(&process, PollFlags::IN)];
     match poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {

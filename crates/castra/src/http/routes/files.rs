@@ -12,9 +12,9 @@ use axum::extract::{FromRef, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use castra_proto::SessionId;
 use castra_proto::api::{FileWritten, Page};
-use castra_supervisor::Supervisor;
+use castra_proto::{ErrorCode, SessionId};
+use castra_supervisor::{Supervisor, upload_scope};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
@@ -44,10 +44,17 @@ struct WriteQuery {
     responses((status = 201, description = "Written", body = FileWritten)))]
 async fn write(
     State(api): State<Api>,
+    grant: Grant,
     Target(id): Target,
     Query(query): Query<WriteQuery>,
     body: Octets,
 ) -> Answer<(StatusCode, Json<FileWritten>)> {
+    let needed = upload_scope(&query.path);
+    if grant.caller.scope < needed {
+        let detail = format!("writing `{}` needs the scope `{}`", query.path.escape_debug(), needed.as_str());
+        return Err(Refusal::new(ErrorCode::Forbidden, detail)
+            .hint("settings, hooks and servers decide what runs unasked"));
+    }
     let written = FileWritten { path: query.path.clone(), size: body.bytes.len() as u64 };
     // The place in the budget goes with the bytes, until they are on disk.
     let work = async move |supervisor: Supervisor| {
