@@ -3,14 +3,15 @@
 use crate::http::Http;
 use crate::proc::{self, Process};
 use crate::session::Session;
-use crate::wait::{DEADLINE, wait_for};
+use crate::wait::{DEADLINE, wait_for, wait_until};
 use crate::world::World;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// `castra up`, in the foreground of this test.
 pub struct Daemon<'w> {
@@ -66,6 +67,35 @@ impl<'w> Daemon<'w> {
         (self.child, self.process, self.addr) = launch(self.world, self.addr);
     }
 
+    /// The same from another executable, with more in its environment.
+    pub fn start_again_as(&mut self, program: &Path, env: &[(&str, &str)]) {
+        let child = spawn(self.world, program, env, self.addr);
+        (self.child, self.process, self.addr) = ready(self.world, child);
+    }
+
+    /// The same, to die where `CASTRA_FAILPOINT` says (the feature `failpoints`), perhaps before it is ready.
+    pub fn start_doomed(&mut self, failpoint: &str) {
+        let mut child = spawn(self.world, self.world.program(), &[("CASTRA_FAILPOINT", failpoint)], self.addr);
+        let pid = pid_of(&child);
+        // A child that ended and is not waited for keeps its entry in /proc.
+        self.process = proc::process(pid).unwrap_or(Process { pid, start_time: 0 });
+        let up = || child.try_wait().expect("its state").is_some() || said_ready(self.world, pid).is_some();
+        wait_until("the daemon to be ready or dead", up, DEADLINE);
+        self.child = child;
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().expect("the daemon's state").is_some()
+    }
+
+    /// Waits for an end that is not this test's doing: its exit code, or minus the signal.
+    #[track_caller]
+    pub fn wait_over(&mut self) -> i32 {
+        wait_until("the daemon to end", || self.child.try_wait().expect("its state").is_some(), DEADLINE);
+        code(self.child.wait().expect("the daemon's end"))
+    }
+
     /// Ends it in order, and starts another one.
     pub fn restart(&mut self) {
         let code = self.stop();
@@ -76,9 +106,12 @@ impl<'w> Daemon<'w> {
     /// SIGTERM; its exit code, or minus the signal.
     pub fn stop(&mut self) -> i32 {
         assert!(self.process.signal(Signal::TERM), "the daemon had ended already");
-        let status = self.child.wait().expect("the daemon's end");
-        status.code().unwrap_or_else(|| status.signal().map_or(i32::MIN, |signal| -signal))
+        code(self.child.wait().expect("the daemon's end"))
     }
+}
+
+fn code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| status.signal().map_or(i32::MIN, |signal| -signal))
 }
 
 impl Drop for Daemon<'_> {
@@ -91,34 +124,51 @@ impl Drop for Daemon<'_> {
 }
 
 fn launch(world: &World, listen: SocketAddr) -> (Child, Process, SocketAddr) {
+    ready(world, spawn(world, world.program(), &[], listen))
+}
+
+fn spawn(world: &World, program: &Path, env: &[(&str, &str)], listen: SocketAddr) -> Child {
     let logs = world.home().join("log");
     std::fs::create_dir_all(&logs).expect("a folder for logs");
     let log = |name: &str| File::options().create(true).append(true).open(logs.join(name)).expect("a log");
-    // The address is read from daemon.json: a pipe that nobody reads on would fill up.
-    let mut child = Command::new(world.program())
+    // The address is read from what it says: a pipe that nobody reads on would fill up.
+    Command::new(program)
         .args(["up", "--listen", &listen.to_string()])
         .env_clear()
         .envs(world.env())
+        .envs(env.iter().copied())
         .current_dir(world.folder())
         .stdin(Stdio::null())
         .stdout(log("daemon.out"))
         .stderr(log("castra.log"))
         .spawn()
-        .expect("castra up");
-    let pid = i32::try_from(child.id()).expect("a pid");
+        .expect("castra up")
+}
+
+fn ready(world: &World, mut child: Child) -> (Child, Process, SocketAddr) {
+    let pid = pid_of(&child);
     let addr = wait_for(
         "the daemon to be ready",
         || {
             if let Ok(Some(status)) = child.try_wait() {
-                let said = std::fs::read_to_string(logs.join("castra.log")).unwrap_or_default();
+                let log = world.home().join("log/castra.log");
+                let said = std::fs::read_to_string(log).unwrap_or_default();
                 panic!("the daemon ended at its start, {status}: {said}");
             }
-            let out = std::fs::read_to_string(logs.join("daemon.out")).unwrap_or_default();
-            ready_line(&out, pid)
+            said_ready(world, pid)
         },
         DEADLINE,
     );
     (child, proc::process(pid).expect("a daemon that is ready runs"), addr)
+}
+
+fn pid_of(child: &Child) -> i32 {
+    i32::try_from(child.id()).expect("a pid")
+}
+
+fn said_ready(world: &World, pid: i32) -> Option<SocketAddr> {
+    let out = std::fs::read_to_string(world.home().join("log/daemon.out")).unwrap_or_default();
+    ready_line(&out, pid)
 }
 
 /// `castra is up (pid N) at … and http://ADDRESS`

@@ -191,6 +191,7 @@ impl<'a> Actor<'a> {
                     self.begin_again().await?;
                     let from = self.run.hold.unwrap_or(self.run.cursor + 1).min(self.run.cursor + 1);
                     writer.follow(from).await?;
+                    failpoint!("joined");
                     self.writer = Some(writer);
                     self.deadlines.joined(self.view.ready);
                     return Ok(Some(reader));

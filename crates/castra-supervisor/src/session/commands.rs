@@ -144,6 +144,7 @@ impl Actor<'_> {
                     (Some(pending), Ok(answer)) => {
                         let line = input::permission(pending, &answer);
                         self.write(command.id.0, &line).await?;
+                        crate::failpoint::failpoint!("answer.written");
                     }
                     // claude took it back before the answer was written.
                     _ => self.command_done(command.id, CommandState::Superseded, None),

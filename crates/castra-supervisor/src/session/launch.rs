@@ -145,7 +145,10 @@ impl Actor<'_> {
         self.commit().await?;
         crate::failpoint::failpoint!("start.before");
         let started = match self.prepare().await {
-            Ok(spec) => engine.host.start(&self.run.dir, &spec).await.map_err(Error::from),
+            Ok(spec) => {
+                crate::failpoint::failpoint!("start.prepared");
+                engine.host.start(&self.run.dir, &spec).await.map_err(Error::from)
+            }
             Err(error) => Err(error),
         };
         crate::failpoint::failpoint!("start.after");
