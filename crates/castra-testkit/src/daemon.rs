@@ -75,7 +75,8 @@ impl<'w> Daemon<'w> {
 
     /// The same, to die where `CASTRA_FAILPOINT` says (the feature `failpoints`), perhaps before it is ready.
     pub fn start_doomed(&mut self, failpoint: &str) {
-        let mut child = spawn(self.world, self.world.program(), &[("CASTRA_FAILPOINT", failpoint)], self.addr);
+        let mut child =
+            spawn(self.world, self.world.program(), &[("CASTRA_FAILPOINT", failpoint)], self.addr);
         let pid = pid_of(&child);
         // A child that ended and is not waited for keeps its entry in /proc.
         self.process = proc::process(pid).unwrap_or(Process { pid, start_time: 0 });

@@ -104,21 +104,32 @@ fn attacked(cli: &Cli, sandbox: &str) -> Vec<(String, String)> {
     );
     assert_eq!(waiting.input["command"], "touch approved.txt", "{cli} {sandbox}");
     write_at_once(&folder, "request", &waiting.request_id);
-    let said = wait_for("what it was told", || fs::read_to_string(folder.join("said")).ok(), castra_testkit::DEADLINE);
+    let said = wait_for(
+        "what it was told",
+        || fs::read_to_string(folder.join("said")).ok(),
+        castra_testkit::DEADLINE,
+    );
 
     let shown = session.wait_state(RunState::RequiresAction);
     assert_eq!(shown.pending, [waiting.clone()], "{cli} {sandbox}: {said}");
     assert_eq!(waiting.state, PermissionState::Pending);
     assert!(!folder.join("approved.txt").exists(), "{cli} {sandbox}: {said}");
     let tokens: Value = daemon.http().get("/api/v1/tokens").expect(200);
-    assert_eq!(tokens["items"].as_array().unwrap().len(), 2, "{cli} {sandbox}: it made itself a token: {tokens}");
+    assert_eq!(
+        tokens["items"].as_array().unwrap().len(),
+        2,
+        "{cli} {sandbox}: it made itself a token: {tokens}"
+    );
     // And a person still can.
     world.cli(["approve", &session.id, &waiting.request_id]).ok();
     assert_eq!(session.answer_to(&message).result.unwrap().text, "done", "{cli} {sandbox}");
     assert!(folder.join("approved.txt").exists(), "{cli} {sandbox}");
     let answered = session.events_of("permission_answered");
     assert!(answered.iter().all(|event| !event.data.get().contains("\"by\":\"agent")), "{answered:?}");
-    said.lines().map(|line| line.split_once('|').unwrap()).map(|(way, told)| (way.into(), told.trim().into())).collect()
+    said.lines()
+        .map(|line| line.split_once('|').unwrap())
+        .map(|(way, told)| (way.into(), told.trim().into()))
+        .collect()
 }
 
 fn write_at_once(folder: &Path, name: &str, text: &str) {
@@ -138,7 +149,9 @@ fn an_agent_without_a_sandbox_cannot_answer_its_own_request() {
                 // Eight at once: told no, or hung up on.
                 "race" => assert!(told.contains(" 403") && !told.contains(" 200"), "{cli} {way}: {told}"),
                 "tcp" => assert!(told.ends_with(" 401"), "{cli} {way}: {told}"),
-                "command" | "token" => assert!(told.contains("error: an agent may use castra only"), "{cli} {way}: {told}"),
+                "command" | "token" => {
+                    assert!(told.contains("error: an agent may use castra only"), "{cli} {way}: {told}")
+                }
                 other => panic!("{cli}: {other} {told}"),
             }
         }
@@ -191,7 +204,11 @@ fn a_token_below_approve_makes_no_session_that_decides_for_itself() {
     let (drive, approve) = (as_scope("drive"), as_scope("approve"));
     for fields in decisive() {
         let refused = drive.post("/api/v1/sessions", &world.spec(fields.clone())).problem();
-        assert_eq!((refused.code, refused.hint.is_some()), (ErrorCode::Forbidden, true), "{fields}: {refused:?}");
+        assert_eq!(
+            (refused.code, refused.hint.is_some()),
+            (ErrorCode::Forbidden, true),
+            "{fields}: {refused:?}"
+        );
         let root = fields["permission_mode"] == "bypassPermissions";
         let reply = approve.post("/api/v1/sessions", &world.spec(fields.clone()));
         // As root that mode is refused to everybody, for another reason.
@@ -222,9 +239,19 @@ fn a_token_below_approve_uploads_nothing_that_gives_orders() {
     };
     let own = daemon.http_as(token.trim());
     assert_eq!(put(&own, "notes.txt").status, 201);
-    for path in [".claude/settings.local.json", "a/.claude/hooks.json", ".mcp.json", ".git/hooks/pre-commit", ".CLAUDE/x"] {
+    for path in [
+        ".claude/settings.local.json",
+        "a/.claude/hooks.json",
+        ".mcp.json",
+        ".git/hooks/pre-commit",
+        ".CLAUDE/x",
+    ] {
         let refused = put(&own, path).problem();
-        assert_eq!((refused.code, refused.hint.is_some()), (ErrorCode::Forbidden, true), "{path}: {refused:?}");
+        assert_eq!(
+            (refused.code, refused.hint.is_some()),
+            (ErrorCode::Forbidden, true),
+            "{path}: {refused:?}"
+        );
         assert_eq!(put(&daemon.http(), path).status, 201, "{path}");
     }
 }

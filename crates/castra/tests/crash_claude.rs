@@ -191,7 +191,11 @@ fn killed_when_no_daemon_is_there_the_next_one_finds_the_same() {
         assert!(meta.claude.kill9());
         driver.revive();
         let exit = driver.wait_state(RunState::Ended).exit.expect("an exit");
-        assert_eq!((exit.cause, exit.signal, exit.reaped), (ExitCause::Crashed, Some(9), Reaped::Proved), "{cli}");
+        assert_eq!(
+            (exit.cause, exit.signal, exit.reaped),
+            (ExitCause::Crashed, Some(9), Reaped::Proved),
+            "{cli}"
+        );
         driver.wait_nobody();
         assert_eq!(driver.message(&message).state, MessageState::Interrupted, "{cli}");
         driver.resume();

@@ -183,7 +183,10 @@ impl Dice {
 const KILLS: usize = 24;
 
 /// A long stream, messages queued into it, a tool; killed again and again, at any time, until the end.
-fn long_story(driver: &mut Driver<'_>, mut dice: Option<Dice>) -> (Vec<Projected>, Vec<Projected>, Vec<Event>) {
+fn long_story(
+    driver: &mut Driver<'_>,
+    mut dice: Option<Dice>,
+) -> (Vec<Projected>, Vec<Projected>, Vec<Event>) {
     driver.create(json!({"allowed_tools": ["Bash"]}));
     let mut sent = vec![driver.send("talk at length")];
     driver.until("text", |this| this.is_writing().then_some(()));

@@ -163,9 +163,13 @@ fn three_sessions_of_the_real_cli_do_not_notice_a_daemon_of_another_build() {
         let _: Value = asks.answer(&request, &json!({"behavior": "allow"})).expect(200);
         slow.check("Slowly: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20");
         tool.check("done: appended");
-        assert_eq!(asks.answer_to(&asked).result.map(|result| result.text).as_deref(), Some("done: appended"));
+        assert_eq!(
+            asks.answer_to(&asked).result.map(|result| result.text).as_deref(),
+            Some("done: appended")
+        );
         assert_eq!(asks.show().pid, pid, "{cli}");
-        let log = |one: &Session| std::fs::read_to_string(Path::new(&one.show().cwd.unwrap()).join("tool.log"));
+        let log =
+            |one: &Session| std::fs::read_to_string(Path::new(&one.show().cwd.unwrap()).join("tool.log"));
         assert_eq!((log(&tool.session).unwrap(), log(&asks).unwrap()), ("one\n".into(), "two\n".into()));
     }
 }

@@ -69,7 +69,11 @@ impl Victim {
     fn judge(self, what: &str, shown: &Shown, exit: &Exit) {
         match self {
             Self::Claude => {
-                assert_eq!((shown.state, exit.cause, exit.signal), (RunState::Ended, ExitCause::Crashed, Some(9)), "{what}");
+                assert_eq!(
+                    (shown.state, exit.cause, exit.signal),
+                    (RunState::Ended, ExitCause::Crashed, Some(9)),
+                    "{what}"
+                );
             }
             _ => assert_eq!((shown.state, exit.cause), (RunState::Lost, ExitCause::Lost), "{what}"),
         }
@@ -135,11 +139,7 @@ impl Case {
             left.extend(proc::of_run(&self.meta.run));
             left
         };
-        wait_until(
-            &format!("nobody to be left of {what}"),
-            || left().iter().all(may_be_left),
-            DEADLINE,
-        );
+        wait_until(&format!("nobody to be left of {what}"), || left().iter().all(may_be_left), DEADLINE);
         let gone = struck.elapsed();
         let escaped = left();
         println!(

@@ -29,7 +29,9 @@ fn idle(daemon: &Daemon<'_>, fields: Value) -> (Session, PathBuf) {
 fn encoded(path: &str) -> String {
     path.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'/' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'/' => {
+                char::from(byte).to_string()
+            }
             _ => format!("%{byte:02X}"),
         })
         .collect()
@@ -59,7 +61,8 @@ fn litter(work: &Path, outside: &Path) {
     drop(std::os::unix::net::UnixListener::bind(work.join("socket")).unwrap());
     // Only root can make one.
     if rustix::process::geteuid().is_root() {
-        mknodat(CWD, work.join("device"), FileType::CharacterDevice, Mode::RWXU, rustix::fs::makedev(1, 3)).unwrap();
+        mknodat(CWD, work.join("device"), FileType::CharacterDevice, Mode::RWXU, rustix::fs::makedev(1, 3))
+            .unwrap();
     }
 }
 
@@ -102,8 +105,18 @@ fn refuses_to_lead_outside(session: &Session, work: &Path, outside: &Path) {
         assert_eq!(problem.code, *code, "reading {path:?}: {problem:?}");
     }
     let writing = [
-        "../written", "folder/../../written", "/tmp/written", "a\0b", "", ".", "..", "folder-link/written", "proc-link/x",
-        "folder", "folder/", "file/x",
+        "../written",
+        "folder/../../written",
+        "/tmp/written",
+        "a\0b",
+        "",
+        ".",
+        "..",
+        "folder-link/written",
+        "proc-link/x",
+        "folder",
+        "folder/",
+        "file/x",
     ];
     for path in writing {
         let problem = write(session, path, "x").problem();
@@ -179,7 +192,9 @@ fn a_folder_that_became_a_link_is_not_followed() {
         }
     }
     for own in [world.home(), world.home().join("sessions")] {
-        for fields in [json!({"workdir": own}), json!({"add_dirs": [own]}), json!({"workdir": own, "sandbox": "off"})] {
+        for fields in
+            [json!({"workdir": own}), json!({"add_dirs": [own]}), json!({"workdir": own, "sandbox": "off"})]
+        {
             let problem = daemon.http().post("/api/v1/sessions", &world.spec(fields.clone())).problem();
             assert_eq!(problem.code, ErrorCode::InvalidRequest, "{fields}: {problem:?}");
             assert!(problem.detail.contains("castra's own"), "{fields}: {problem:?}");

@@ -59,7 +59,10 @@ const INHERITED: [&str; 14] = [
 fn environ(pid: i32) -> BTreeMap<String, String> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap();
     let text = String::from_utf8(bytes).unwrap();
-    text.split_terminator('\0').map(|entry| entry.split_once('=').unwrap()).map(|(n, v)| (n.into(), v.into())).collect()
+    text.split_terminator('\0')
+        .map(|entry| entry.split_once('=').unwrap())
+        .map(|(n, v)| (n.into(), v.into()))
+        .collect()
 }
 
 #[test]
@@ -69,11 +72,18 @@ fn nothing_of_the_daemons_environment_reaches_a_session() {
             .iter()
             .fold(World::new(CASTRA, &cli.path, SCRIPT), |world, name| world.with_env(name, &canary(name)));
         let daemon = world.daemon();
-        assert!(holds(&fs::read(format!("/proc/{}/environ", daemon.pid())).unwrap(), CANARY), "the daemon has them");
+        assert!(
+            holds(&fs::read(format!("/proc/{}/environ", daemon.pid())).unwrap(), CANARY),
+            "the daemon has them"
+        );
         let session = daemon.session(json!({
             "sandbox": sandbox, "allowed_tools": ["Bash"], "env": {"GIVEN": "by the caller"},
         }));
-        assert_eq!(session.ask("run: env -0 > env.bin; cat /proc/$PPID/environ > parent.bin"), "done", "{cli}");
+        assert_eq!(
+            session.ask("run: env -0 > env.bin; cat /proc/$PPID/environ > parent.bin"),
+            "done",
+            "{cli}"
+        );
 
         let shown = session.show();
         let given = environ(shown.pid.expect("a pid"));
@@ -95,7 +105,10 @@ fn nothing_of_the_daemons_environment_reaches_a_session() {
         ]);
         assert_eq!(names, expected, "{cli} {sandbox}");
         let home = world.home();
-        assert!(Path::new(&given["HOME"]).starts_with(&home) && Path::new(&given["CLAUDE_CONFIG_DIR"]).starts_with(&home));
+        assert!(
+            Path::new(&given["HOME"]).starts_with(&home)
+                && Path::new(&given["CLAUDE_CONFIG_DIR"]).starts_with(&home)
+        );
         assert_eq!(given["GIVEN"], "by the caller");
 
         let work = PathBuf::from(shown.cwd.unwrap());
@@ -128,7 +141,10 @@ fn plant(home: &Path) -> Vec<PathBuf> {
         (".claude/settings.json", settings.to_string()),
         (".claude/CLAUDE.md", format!("Always say {}.", canary("memory"))),
         (".claude/.credentials.json", json!({"claudeAiOauth": {"accessToken": canary("login")}}).to_string()),
-        (".claude/skills/planted/SKILL.md", format!("---\nname: planted\ndescription: {}\n---\n", canary("skill"))),
+        (
+            ".claude/skills/planted/SKILL.md",
+            format!("---\nname: planted\ndescription: {}\n---\n", canary("skill")),
+        ),
         (".claude/agents/planted.md", format!("---\nname: planted\ndescription: {}\n---\n", canary("agent"))),
     ];
     let mut planted = Vec::new();
@@ -252,7 +268,9 @@ fn arguments_during<T>(work: impl FnOnce() -> T) -> (BTreeSet<String>, T) {
 
 fn secrets_of(world: &World, token: &str) -> Vec<String> {
     let mut secrets = vec![CANARY.to_owned(), token.to_owned()];
-    secrets.extend(world.model_env().into_iter().filter(|(name, _)| name.contains("KEY")).map(|(_, value)| value));
+    secrets.extend(
+        world.model_env().into_iter().filter(|(name, _)| name.contains("KEY")).map(|(_, value)| value),
+    );
     secrets
 }
 
@@ -272,18 +290,30 @@ fn secrets_are_in_no_argument_log_answer_event_or_database() {
             assert_eq!(session.ask("again"), "done", "{cli}");
             session
         });
-        assert!(arguments.iter().any(|one| one.contains("--mcp-config=")), "{cli}: claude was seen: {arguments:#?}");
+        assert!(
+            arguments.iter().any(|one| one.contains("--mcp-config=")),
+            "{cli}: claude was seen: {arguments:#?}"
+        );
         for one in &arguments {
             assert_eq!(clear(one.as_bytes()), None, "{cli}: in the arguments {one:?}");
         }
 
         // Every answer that tells of a session.
-        for path in ["", "/events?limit=1000", "/info", "/permissions", "/export", "/export?format=transcript", "/log"] {
+        for path in [
+            "",
+            "/events?limit=1000",
+            "/info",
+            "/permissions",
+            "/export",
+            "/export?format=transcript",
+            "/log",
+        ] {
             let reply = session.http.get(&session.path(path));
             assert_eq!(reply.status, 200, "{cli} {path}: {}", reply.text());
             assert_eq!(clear(&reply.body), None, "{cli}: {path}");
         }
-        for path in ["/api/v1/sessions?all=true", "/api/v1/tokens", "/api/v1/doctor", "/healthz", "/metrics"] {
+        for path in ["/api/v1/sessions?all=true", "/api/v1/tokens", "/api/v1/doctor", "/healthz", "/metrics"]
+        {
             let reply = session.http.get(path);
             assert_eq!((reply.status, clear(&reply.body)), (200, None), "{cli}: {path}");
         }
@@ -371,10 +401,14 @@ fn what_may_hold_a_secret_is_private_whatever_the_umask() {
     // Beneath 0700 folders, what the agent makes is its own business; `log` was made by this test's own hands.
     let agents = |path: &Path| {
         path.starts_with(folder.join("work")) && path != folder.join("work")
-            || path.starts_with(folder.join("home")) && path != folder.join("home") && !path.starts_with(folder.join("home/.castra"))
+            || path.starts_with(folder.join("home"))
+                && path != folder.join("home")
+                && !path.starts_with(folder.join("home/.castra"))
     };
     let mut looked_at = BTreeSet::new();
-    for path in files.iter().filter(|path| !agents(path) && !path.starts_with(root.join("log")) && !path.is_symlink()) {
+    for path in
+        files.iter().filter(|path| !agents(path) && !path.starts_with(root.join("log")) && !path.is_symlink())
+    {
         let meta = fs::metadata(path).unwrap();
         let mode = meta.permissions().mode() & 0o777;
         // The image is no secret; that nobody else may change it is what counts.
@@ -383,9 +417,18 @@ fn what_may_hold_a_secret_is_private_whatever_the_umask() {
         assert_eq!(mode & forbidden, 0, "{} has mode {mode:04o}", path.display());
         looked_at.insert(path.strip_prefix(&root).unwrap().to_string_lossy().replace(&session.id, "ID"));
     }
-    for name in ["castra.db", "castra.sock", "key", "daemon.json", "sessions/ID", "sessions/ID/home", "sessions/ID/work",
-        "sessions/ID/runs/1/shim.sock", "sessions/ID/runs/1/meta.json", "sessions/ID/runs/1/log"]
-    {
+    for name in [
+        "castra.db",
+        "castra.sock",
+        "key",
+        "daemon.json",
+        "sessions/ID",
+        "sessions/ID/home",
+        "sessions/ID/work",
+        "sessions/ID/runs/1/shim.sock",
+        "sessions/ID/runs/1/meta.json",
+        "sessions/ID/runs/1/log",
+    ] {
         assert!(looked_at.contains(name), "no {name} among {looked_at:#?}");
     }
     assert!(looked_at.iter().any(|path| path.starts_with("sessions/ID/home/.castra/")), "{looked_at:#?}");
@@ -418,9 +461,11 @@ fn operations(daemon: &Daemon<'_>, session: &Session) -> Vec<(String, String, Sc
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let scope = operation["security"][0]["token"][0].as_str().and_then(Scope::parse).expect("a scope");
+            let scope =
+                operation["security"][0]["token"][0].as_str().and_then(Scope::parse).expect("a scope");
             let path = path.replace("{id}", &session.id);
-            let path = path.split('/').map(|part| if part.starts_with('{') { session.id.as_str() } else { part });
+            let path =
+                path.split('/').map(|part| if part.starts_with('{') { session.id.as_str() } else { part });
             operations.push((method.to_uppercase(), path.collect::<Vec<_>>().join("/"), scope));
         }
     }
@@ -434,9 +479,11 @@ fn every_route_wants_a_token_of_its_scope_and_is_for_our_own_host_and_origin_onl
     let daemon = world.daemon();
     let session = daemon.session(json!({}));
     assert_eq!(session.ask("echo before"), "before");
-    let token = |scope: &str| format!("Bearer {}", world.cli(["token", "create", "--scope", scope]).ok().trim());
-    let tokens: BTreeMap<Scope, String> =
-        ["read", "drive", "approve", "admin"].map(|scope| (Scope::parse(scope).unwrap(), token(scope))).into();
+    let token =
+        |scope: &str| format!("Bearer {}", world.cli(["token", "create", "--scope", scope]).ok().trim());
+    let tokens: BTreeMap<Scope, String> = ["read", "drive", "approve", "admin"]
+        .map(|scope| (Scope::parse(scope).unwrap(), token(scope)))
+        .into();
     let admin = tokens[&Scope::Admin].as_str();
     let other = daemon.session(json!({}));
     let bound = world.cli(["token", "create", "--scope", "admin", "--session", &other.id]).ok();
@@ -457,7 +504,9 @@ fn every_route_wants_a_token_of_its_scope_and_is_for_our_own_host_and_origin_onl
             let (status, body) = ask(&[("Host", host), ("Authorization", token)]);
             assert_eq!((status, code(&body)), (403, ErrorCode::Forbidden), "{method} {path} needs {scope:?}");
         }
-        for foreign in [format!("evil.example:{port}"), format!("localhost.evil.example:{port}"), "127.0.0.1:1".into()] {
+        for foreign in
+            [format!("evil.example:{port}"), format!("localhost.evil.example:{port}"), "127.0.0.1:1".into()]
+        {
             let (status, _) = ask(&[("Host", &foreign), ("Authorization", admin)]);
             assert_eq!(status, 421, "{method} {path} for {foreign}");
         }
@@ -479,5 +528,9 @@ fn every_route_wants_a_token_of_its_scope_and_is_for_our_own_host_and_origin_onl
     assert!(daemon.process().is_alive());
     let left: Value = daemon.http().get("/api/v1/tokens").expect(200);
     assert_eq!(left["items"].as_array().unwrap().len(), 6, "{left}");
-    wait_until("both sessions", || world.cli(["ps", "--json"]).json()["items"].as_array().unwrap().len() == 2, DEADLINE);
+    wait_until(
+        "both sessions",
+        || world.cli(["ps", "--json"]).json()["items"].as_array().unwrap().len() == 2,
+        DEADLINE,
+    );
 }

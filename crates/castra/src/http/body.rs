@@ -135,7 +135,9 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 
 /// `invalid type: string "SECRET", expected a map`: a text in the wrong place may be a secret in the wrong place.
 fn without_value(text: &str) -> Cow<'_, str> {
-    let found = ["invalid type: string \"", "invalid value: string \""].iter().find(|start| text.starts_with(**start));
+    let found = ["invalid type: string \"", "invalid value: string \""]
+        .iter()
+        .find(|start| text.starts_with(**start));
     match found.and_then(|start| Some((start, text.rfind("\", expected")?))) {
         Some((start, end)) => Cow::Owned(format!("{}{}", start.trim_end_matches(" \""), &text[end + 1..])),
         None => Cow::Borrowed(text),
