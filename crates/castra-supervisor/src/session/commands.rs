@@ -11,7 +11,7 @@ use castra_proto::permission::PermissionAnswer;
 use castra_proto::session::ExitCause;
 use castra_proto::{CommandId, MessageId, OwnKind, RunState};
 use castra_store::{
-    Change, CommandRow, CommandState, Commit, MessageRow, MessageUpdate, NewMessage, RunUpdate, SeqAt,
+    Change, CommandRow, CommandState, MessageRow, MessageUpdate, NewMessage, RunUpdate, SeqAt,
 };
 use serde_json::{Map, Value, json};
 use tracing::warn;
@@ -360,27 +360,25 @@ impl Actor<'_> {
         self.pump().await
     }
 
-    /// Queues a message of castra's own.
+    /// Queues a message of castra's own, in one transaction with what led to it.
     pub(crate) async fn say(&mut self, text: &str) -> Result<()> {
         let id = MessageId(Uuid::new_v4());
         let body = SendMessage { text: Some(text.into()), ..SendMessage::default() };
+        let accepted = SeqAt::Event(self.added.events.len());
         let event = self.view.event(
             now(),
             OwnKind::InputAccepted,
             &json!({"message_id": id, "text": text, "if_busy": IfBusy::Queue, "by": "castra"}),
         );
-        let message = NewMessage {
+        self.added.events.push(event);
+        self.changes.push(Change::AddMessage(NewMessage {
             id,
             body: serde_json::to_string(&body).unwrap_or_default(),
             if_busy: IfBusy::Queue,
             priority: None,
-            accepted: SeqAt::Event(0),
-        };
-        let commit = Commit::new(self.id, now())
-            .fenced_by(self.engine.epoch)
-            .change(Change::AddMessage(message))
-            .event(event);
-        self.engine.store.commit(commit).await?;
+            accepted,
+        }));
+        self.commit().await?;
         self.load_commands().await
     }
 }

@@ -332,6 +332,8 @@ impl View {
             }
             Fact::PermissionWithdrawn { request_id } => {
                 if self.settle(&request_id, at, added) {
+                    let data = json!({"request_id": request_id, "state": "superseded"});
+                    added.events.push(self.event(at, OwnKind::PermissionAnswered, &data));
                     added.effects.push(Effect::Withdrawn { request_id });
                 }
             }

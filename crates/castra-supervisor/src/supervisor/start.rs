@@ -80,7 +80,9 @@ impl Supervisor {
                     "name the folder whose newest session is to go on",
                 ));
             };
-            match self.engine.store.newest_session_of_workdir(workdir).await? {
+            // Sessions are known by their folder's real path.
+            let workdir = self.workdir(workdir).await?;
+            match self.engine.store.newest_session_of_workdir(&workdir).await? {
                 Some(id) => id,
                 None => return Ok(None),
             }
