@@ -163,6 +163,7 @@ fn a_hundred_thousand_deltas_are_one_event_and_a_partial_without_holes() {
         assert_eq!(partial["offset"].as_u64().unwrap(), length, "a hole");
         length += text.len() as u64;
     }
+    assert!(length > 0, "the subscriber saw the text while it was written");
 }
 
 #[test]
