@@ -80,8 +80,9 @@ pub(crate) fn mkdir(root: &OwnedFd, path: &str, mode: u32) -> Result<OwnedFd, Re
             Err(Errno::EXIST) => false,
             Err(e) => return Err(failed("mkdir", path, e)),
         };
-        // ENOTDIR here is a link or a file in the way.
-        dir = openat(&dir, *name, DIR, Mode::empty()).map_err(|e| failed("mkdir", path, e))?;
+        // ENOTDIR here is a link or a file in the way. What is only passed through need not be readable.
+        let flags = if made || last { DIR } else { DIR | OFlags::PATH };
+        dir = openat(&dir, *name, flags, Mode::empty()).map_err(|e| failed("mkdir", path, e))?;
         if made {
             // Whatever the umask took away.
             fchmod(&dir, wanted).map_err(|e| failed("mkdir", path, e))?;

@@ -43,6 +43,9 @@ impl Supervisor {
 
     /// Writes a file beneath `work/`, with the folders it needs.
     pub async fn put_file(&self, id: SessionId, path: &str, content: Bytes) -> Result<()> {
+        if path.trim_matches('/').is_empty() {
+            return Err(Error::new(ErrorCode::InvalidRequest, "`path` must name a file"));
+        }
         let at = self.in_work(id, path).await?;
         let files = self.engine.host.files();
         if let Some((folder, _)) = at.path.rsplit_once('/') {
