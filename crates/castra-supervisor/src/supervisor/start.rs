@@ -212,7 +212,7 @@ impl Supervisor {
 }
 
 /// Whoever may not answer permission requests may not make a session that needs no answers.
-fn check_scope(spec: &SessionSpec, caller: &Caller) -> Result<()> {
+pub(super) fn check_scope(spec: &SessionSpec, caller: &Caller) -> Result<()> {
     use castra_proto::spec::PermissionMode::{DontAsk, Plan};
     if caller.scope >= Scope::Approve {
         return Ok(());
