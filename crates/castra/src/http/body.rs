@@ -9,6 +9,7 @@ use castra_proto::ErrorCode;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -128,8 +129,19 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
             true => ErrorCode::UnknownField,
             false => ErrorCode::InvalidRequest,
         };
-        Refusal::new(code, text)
+        Refusal::new(code, without_value(&text))
     })
+}
+
+/// `invalid type: string "SECRET", expected a map`: a text in the wrong place may be a secret in the wrong place.
+fn without_value(text: &str) -> Cow<'_, str> {
+    let found = ["invalid type: string \"", "invalid value: string \""]
+        .iter()
+        .find(|start| text.starts_with(**start));
+    match found.and_then(|start| Some((start, text.rfind("\", expected")?))) {
+        Some((start, end)) => Cow::Owned(format!("{}{}", start.trim_end_matches(" \""), &text[end + 1..])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +167,8 @@ mod tests {
         let (code, detail) = refused::<SessionSpec>("{\n  \"model\": 3\n}");
         assert_eq!(code, ErrorCode::InvalidRequest);
         assert_eq!(detail, "invalid type: integer `3`, expected a string at line 2 column 12");
+        let (_, detail) = refused::<SessionSpec>(r#"{"env": "TOKEN=s3cret\", expected \"x"}"#);
+        assert_eq!(detail, "invalid type: string, expected a map at line 1 column 38");
         assert_eq!(refused::<NoFields>(r#"{"force":true}"#).0, ErrorCode::UnknownField);
         assert_eq!(refused::<SendMessage>("").0, ErrorCode::InvalidRequest);
         assert_eq!(refused::<SendMessage>("{} {}").0, ErrorCode::InvalidRequest);
