@@ -79,6 +79,7 @@ impl Engine {
             user_home: Some(self.probe.user_home.clone()),
             workdir: spec.workdir.clone(),
             add_dirs: spec.add_dirs.clone(),
+            files: Some(place.files_dir.clone()),
             ..Paths::default()
         };
         Ok((crate::sandbox::decide(spec.sandbox, self.sandbox().await?, paths.opens_user_home())?, paths))

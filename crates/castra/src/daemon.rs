@@ -4,7 +4,7 @@
 pub mod log;
 pub mod unit;
 
-use crate::client::{Client, Target};
+use crate::client::{self, Client, Target};
 use crate::config::Settings;
 use crate::exec::{self, Identity};
 use crate::http;
@@ -203,10 +203,11 @@ impl Signals {
 /// Recovery reads every session that was alive; beyond this something is wrong.
 const START: Duration = Duration::from_secs(60);
 
-/// Whether a daemon answers at the socket.
+/// Whether a daemon answers at the socket. A refusal is an answer: an agent is told no, not that nobody is there.
 pub async fn answers(home: &Path) -> bool {
     let client = Client::new(Target::Home(home.into()));
-    tokio::time::timeout(Duration::from_secs(5), client.health()).await.is_ok_and(|health| health.is_ok())
+    let health = tokio::time::timeout(Duration::from_secs(5), client.health()).await;
+    matches!(health, Ok(Ok(_) | Err(client::Error::Refused(_))))
 }
 
 /// Returns when a daemon answers, having started one if there was none. Several starters may run at once:

@@ -64,7 +64,7 @@ TOWER
 sh tower.sh 300 sh post.sh --unix-socket "$socket" "http://castra$at" | say tower
 # With parents that end while the daemon looks at them.
 for n in 1 2 3 4 5 6 7 8; do
-    (sh -c 'sh post.sh --unix-socket "$@" >race.$0.new && mv race.$0.new race.$0 & exit' "$n" "$socket" "http://castra$at")
+    (sh -c '{ sh post.sh --unix-socket "$@" >race.$0.new; mv race.$0.new race.$0; } & exit' "$n" "$socket" "http://castra$at")
 done
 until [ "$(ls | grep -c '^race[.].$')" = 8 ]; do sleep 0.05; done
 cat race.? | say race
@@ -189,6 +189,9 @@ fn decisive() -> Vec<Value> {
         json!({"mcp_servers": {"a": {"type": "stdio", "command": "touch", "args": ["x"]}}}),
         json!({"plugins": ["/tmp"]}),
         json!({"extra_args": ["--debug"]}),
+        json!({"agents": {"a": {"description": "a", "prompt": "a"}}}),
+        json!({"env": {"LD_PRELOAD": "/tmp/a.so"}}),
+        json!({"home": "user"}),
         json!({"sandbox": "off"}),
     ]
 }
@@ -203,19 +206,23 @@ fn a_token_below_approve_makes_no_session_that_decides_for_itself() {
     };
     let (drive, approve) = (as_scope("drive"), as_scope("approve"));
     for fields in decisive() {
-        let refused = drive.post("/api/v1/sessions", &world.spec(fields.clone())).problem();
+        let refused = drive.post("/api/v1/sessions", &fields).problem();
         assert_eq!(
             (refused.code, refused.hint.is_some()),
             (ErrorCode::Forbidden, true),
             "{fields}: {refused:?}"
         );
         let root = fields["permission_mode"] == "bypassPermissions";
-        let reply = approve.post("/api/v1/sessions", &world.spec(fields.clone()));
+        let reply = approve.post("/api/v1/sessions", &fields);
         // As root that mode is refused to everybody, for another reason.
         assert!(reply.status == 201 || root && reply.problem().code == ErrorCode::InvalidRequest, "{fields}");
     }
+    // Also where the session goes on from a conversation that castra did not start.
+    let adopt = format!("/api/v1/transcripts/{}/adopt", "00000000-0000-4000-8000-000000000000");
+    assert_eq!(drive.post(&adopt, &json!({"sandbox": "off"})).problem().code, ErrorCode::Forbidden);
+    assert_eq!(drive.post(&adopt, &json!({})).problem().code, ErrorCode::SessionNotFound);
     for mode in ["default", "plan", "dontAsk"] {
-        let session = Session::create(drive.clone(), &world.spec(json!({"permission_mode": mode})));
+        let session = Session::create(drive.clone(), &json!({"permission_mode": mode}));
         for (mode, status) in [("plan", 200), ("acceptEdits", 403), ("bypassPermissions", 403)] {
             let patch = bytes::Bytes::from(json!({"permission_mode": mode}).to_string());
             let reply = drive.call(hyper::Method::PATCH, &session.path(""), &[], patch);

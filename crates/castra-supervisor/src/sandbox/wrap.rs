@@ -30,6 +30,9 @@ pub struct Paths {
     pub path: String,
     /// Further files and folders to show.
     pub read_only: Vec<String>,
+    /// What castra hands to claude by a file: settings, servers, prompts. Read-only, also inside the session's
+    /// own home: what decides is not the agent's to change.
+    pub files: Option<String>,
 }
 
 impl Paths {
@@ -259,6 +262,10 @@ fn view(bwrap: &Bwrap, paths: &Paths) -> Result<View, WrapError> {
     }
     for path in own {
         view.set(path, Mount::Writable);
+    }
+    if let Some(files) = &paths.files {
+        check_plain(files)?;
+        view.set(files, Mount::ReadOnly);
     }
     if view.covering(&paths.claude) != Some(Mount::ReadOnly) {
         view.set(&paths.claude, Mount::ReadOnly);

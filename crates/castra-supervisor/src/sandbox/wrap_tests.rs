@@ -39,6 +39,7 @@ fn mounts(paths: &Paths) -> Vec<(String, Mount)> {
 const CASTRA: &str = "/home/u/.local/share/castra";
 const WORK: &str = "/home/u/.local/share/castra/sessions/s/work";
 const HOME: &str = "/home/u/.local/share/castra/sessions/s/home";
+const FILES: &str = "/home/u/.local/share/castra/sessions/s/home/.castra";
 const CLAUDE: &str = "/home/u/.local/share/castra/claude/2.1.197/claude";
 
 #[test]
@@ -46,6 +47,22 @@ fn what_each_session_sees() {
     use Mount::*;
     let table: Vec<(&str, Paths, Vec<(&str, Mount)>)> = vec![
         ("a fresh workspace", paths(), vec![(CLAUDE, ReadOnly), (HOME, Writable), (WORK, Writable)]),
+        (
+            "what castra hands to claude, in the session's own home",
+            Paths { files: Some(FILES.into()), ..paths() },
+            vec![(CLAUDE, ReadOnly), (HOME, Writable), (WORK, Writable), (FILES, ReadOnly)],
+        ),
+        (
+            "what castra hands to claude, where the user's HOME is open",
+            Paths { home: "/home/u".into(), files: Some(FILES.into()), ..paths() },
+            vec![
+                ("/home/u", Writable),
+                (CASTRA, Mask),
+                (CLAUDE, ReadOnly),
+                (WORK, Writable),
+                (FILES, ReadOnly),
+            ],
+        ),
         (
             "a caller's folder",
             Paths { workdir: Some("/home/u/p".into()), ..paths() },

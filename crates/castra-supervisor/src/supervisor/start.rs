@@ -81,7 +81,7 @@ impl Supervisor {
                 ));
             };
             // Sessions are known by their folder's real path.
-            let workdir = self.workdir(workdir).await?;
+            let workdir = self.folder("workdir", workdir).await?;
             match self.engine.store.newest_session_of_workdir(&workdir).await? {
                 Some(id) => id,
                 None => return Ok(None),
@@ -216,7 +216,7 @@ impl Supervisor {
 }
 
 /// Whoever may not answer permission requests may not make a session that needs no answers.
-fn check_scope(spec: &SessionSpec, caller: &Caller) -> Result<()> {
+pub(super) fn check_scope(spec: &SessionSpec, caller: &Caller) -> Result<()> {
     use castra_proto::spec::PermissionMode::{DontAsk, Plan};
     if caller.scope >= Scope::Approve {
         return Ok(());

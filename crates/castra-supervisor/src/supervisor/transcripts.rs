@@ -1,6 +1,6 @@
 //! claude's own conversations on a host: listed, and taken over as sessions.
 
-use super::start::Plan;
+use super::start::{Plan, check_scope};
 use super::{Caller, Supervisor};
 use crate::engine::now;
 use crate::session::finish::is_missing;
@@ -112,6 +112,7 @@ impl Supervisor {
         mut spec: SessionSpec,
         caller: &Caller,
     ) -> Result<Session> {
+        check_scope(&spec, caller)?;
         let unknown = || {
             Error::with_hint(
                 ErrorCode::SessionNotFound,
