@@ -84,6 +84,26 @@ pub struct PermissionAnswer {
     pub input_hash: Option<String>,
 }
 
+impl PermissionAnswer {
+    /// Once, as it was asked.
+    pub fn allow() -> Self {
+        Self {
+            behavior: Behavior::Allow,
+            updated_input: None,
+            updated_permissions: None,
+            message: None,
+            interrupt: false,
+            remember: false,
+            input_hash: None,
+        }
+    }
+
+    /// With the reason, for claude to read.
+    pub fn deny(message: impl Into<String>) -> Self {
+        Self { behavior: Behavior::Deny, message: Some(message.into()), ..Self::allow() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

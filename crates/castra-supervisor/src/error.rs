@@ -2,6 +2,7 @@
 
 use crate::host::{ConnError, HostError, LogReadError};
 use castra_claude::launch::Refusal;
+use castra_proto::api::TurnResult;
 use castra_proto::shim::relay::RelayError;
 use castra_proto::{ErrorCode, Problem, RunState};
 use castra_store::{CommitError, StoreError};
@@ -24,6 +25,9 @@ pub enum Error {
     /// Damage in the middle of a record log: reported, never skipped.
     #[error(transparent)]
     Log(#[from] LogReadError),
+    /// A turn ended without success: its result, with claude's own words.
+    #[error("{}", turn_problem(.0))]
+    Turn(Box<TurnResult>),
 }
 
 impl From<ConnError> for Error {
@@ -68,8 +72,18 @@ impl Error {
             Self::Host(error) => host_problem(error),
             Self::Log(LogReadError::Host(error)) => host_problem(error),
             Self::Log(error) => Problem::new(ErrorCode::Internal, error.to_string()),
+            Self::Turn(result) => turn_problem(result),
         }
     }
+}
+
+/// `cli_exited` where claude gave no reason that has a code of its own.
+fn turn_problem(result: &TurnResult) -> Problem {
+    let said = || match result.text.is_empty() {
+        true => format!("the turn ended with {}", result.subtype),
+        false => result.text.clone(),
+    };
+    result.error.clone().unwrap_or_else(|| Problem::new(ErrorCode::CliExited, said()))
 }
 
 fn commit_problem(error: &CommitError) -> Problem {

@@ -5,6 +5,7 @@ mod engine;
 pub mod error;
 mod failpoint;
 pub mod frame;
+pub mod handle;
 pub mod host;
 pub mod provision;
 mod redact;
@@ -13,7 +14,10 @@ mod session;
 mod shown;
 pub mod supervisor;
 
+/// claude's messages, typed.
+pub use castra_claude::message;
 pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};
 pub use error::{Error, Result};
 pub use frame::{ByteStream, EventFrame, Frame, ServerSubscription, Subscription};
+pub use handle::{Approver, Events, Messages, Session, Spoken};
 pub use supervisor::{Caller, Direction, ExportFormat, ListFilter, Supervisor};
