@@ -19,7 +19,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let home = tempfile::tempdir()?;
     let mut config = Config::new(home.path());
     config.inherited = std::env::vars().collect();
-    demo::scripted_model(&mut config, castra_model::Script::parse(&std::fs::read_to_string(script)?)?).await?;
+    demo::scripted_model(&mut config, castra_model::Script::parse(&std::fs::read_to_string(script)?)?)
+        .await?;
     let supervisor = Supervisor::open(config).await?;
 
     // In the folder that claude works in, because a sandbox hides most others.

@@ -126,7 +126,9 @@ impl Session {
         match (found.state, found.result) {
             (_, Some(result)) if result.ok => Ok(result),
             (_, Some(result)) => Err(Error::Turn(Box::new(result))),
-            (MessageState::Withdrawn, None) => Err(Error::new(ErrorCode::Conflict, "the message was withdrawn")),
+            (MessageState::Withdrawn, None) => {
+                Err(Error::new(ErrorCode::Conflict, "the message was withdrawn"))
+            }
             (state, None) => Err(self.unanswered(state).await?),
         }
     }
@@ -138,10 +140,16 @@ impl Session {
             Some(exit) => {
                 let why = exit.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
                 let hint = match state {
-                    MessageState::Queued | MessageState::Written => "`resume` continues, and delivers the message",
+                    MessageState::Queued | MessageState::Written => {
+                        "`resume` continues, and delivers the message"
+                    }
                     _ => "`resume` continues the conversation",
                 };
-                Error::with_hint(ErrorCode::CliExited, format!("the run was over before the answer{why}"), hint)
+                Error::with_hint(
+                    ErrorCode::CliExited,
+                    format!("the run was over before the answer{why}"),
+                    hint,
+                )
             }
             None => Error::new(ErrorCode::Conflict, "the turn was interrupted before it had a result"),
         })

@@ -71,7 +71,8 @@ impl Bed {
         let claude = std::env::split_paths(&named).find(|path| !path.as_os_str().is_empty());
         let home = tempfile::Builder::new().prefix("ce-").tempdir_in("/tmp").unwrap();
         let mut config = Config::new(home.path());
-        config.claude.path = Some(claude.expect("CASTRA_TEST_CLAUDE is not set: run `./test`, which fetches the CLI"));
+        config.claude.path =
+            Some(claude.expect("CASTRA_TEST_CLAUDE is not set: run `./test`, which fetches the CLI"));
         config.inherited.insert("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into());
         let model = Model::start(Script::parse(SCRIPT).unwrap(), ([127, 0, 0, 1], 0).into()).await.unwrap();
         config.demo = Some(Arc::new(Scripted(model)));
@@ -123,7 +124,11 @@ async fn turns_share_a_memory_over_runs_forks_and_supervisors() {
 
     let closed = soon("the end", session.close()).await.unwrap();
     assert_eq!((closed.state, closed.exit.unwrap().cause), (RunState::Ended, ExitCause::Stopped));
-    assert_eq!(soon("nothing", session.close()).await.unwrap().state, RunState::Ended, "closed twice is closed");
+    assert_eq!(
+        soon("nothing", session.close()).await.unwrap().state,
+        RunState::Ended,
+        "closed twice is closed"
+    );
     let refused = session.send("too late").await.unwrap_err();
     assert_eq!(code(&refused), ErrorCode::SessionEnded, "{refused}");
 
@@ -163,13 +168,13 @@ async fn a_turn_that_failed_or_was_cut_off_is_an_error_with_its_result() {
     let Error::Turn(result) = refused else { panic!("{refused:?}") };
     assert!(!result.ok && result.seq > 0, "{result:?}");
 
+    let before = session.show().await.unwrap().head_seq;
     let slow = tokio::spawn({
         let session = session.clone();
         async move { session.ask("be slow").await }
     });
     // It has to be in the turn, or there is nothing to interrupt.
-    let after = session.show().await.unwrap().head_seq;
-    wait_for_kind(&session, "input_delivered", after.saturating_sub(1)).await;
+    wait_for_kind(&session, "input_delivered", before).await;
     soon("the interrupt", session.interrupt()).await.unwrap();
     let cut = soon("the cut", slow).await.unwrap().unwrap_err();
     match &cut {
@@ -178,12 +183,12 @@ async fn a_turn_that_failed_or_was_cut_off_is_an_error_with_its_result() {
     }
     assert_eq!(ask(&session, "and now?").await, "You said: and now?", "the session goes on");
 
+    let before = session.show().await.unwrap().head_seq;
     let ended = tokio::spawn({
         let session = session.clone();
         async move { session.ask("be slow again").await }
     });
-    let after = session.show().await.unwrap().head_seq;
-    wait_for_kind(&session, "input_delivered", after.saturating_sub(1)).await;
+    wait_for_kind(&session, "input_delivered", before).await;
     soon("the end", session.close()).await.unwrap();
     let error = soon("no answer", ended).await.unwrap().unwrap_err();
     match &error {
@@ -301,7 +306,11 @@ async fn events_are_all_there_is_and_messages_are_claudes_among_them() {
         while let Some(message) = live.next().await.transpose().unwrap() {
             let view = message.view().unwrap();
             assert_eq!(view.kind(), message.event.kind.as_str());
-            assert!(message.typed().is_some_and(|typed| !matches!(typed, Stdout::Plain(plain) if plain.name().is_none())));
+            assert!(
+                message
+                    .typed()
+                    .is_some_and(|typed| !matches!(typed, Stdout::Plain(plain) if plain.name().is_none()))
+            );
             heard.push((message.event.seq, message.line().to_owned()));
             if view.is_result() {
                 assert_eq!((view.truly_succeeded(), view.result_text()), (true, Some("You said: hello")));

@@ -18,10 +18,14 @@ impl Demo for Scripted {
 
 /// Sessions with `demo: true` find `script` behind this configuration, and the CLI that tests are run with.
 #[allow(dead_code)]
-pub(crate) async fn scripted_model(config: &mut Config, script: Script) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn scripted_model(
+    config: &mut Config,
+    script: Script,
+) -> Result<(), Box<dyn std::error::Error>> {
     let named = std::env::var_os("CASTRA_TEST_CLAUDE").unwrap_or_default();
     let claude = std::env::split_paths(&named).find(|path| !path.as_os_str().is_empty());
-    config.claude.path = Some(claude.ok_or("CASTRA_TEST_CLAUDE must name a claude executable; `./test` sets it")?);
+    config.claude.path =
+        Some(claude.ok_or("CASTRA_TEST_CLAUDE must name a claude executable; `./test` sets it")?);
     let model = Model::start(script, ([127, 0, 0, 1], 0).into()).await?;
     config.demo = Some(Arc::new(Scripted(model)));
     Ok(())
