@@ -5,9 +5,13 @@
 
 mod flood;
 mod ingest;
+mod large;
+mod memory;
 mod proc;
+mod real;
 mod report;
 mod rig;
+mod turn;
 mod wire;
 
 use anyhow::Result;
@@ -37,6 +41,14 @@ enum Figure {
     Ingest,
     /// The whole path under floods; a hundred viewers.
     Path,
+    /// A turn over HTTP beside the fake and two syncs; syncs by strace.
+    Turn,
+    /// One and 200 idle sessions; back after `kill -9` of the daemon.
+    Memory,
+    /// Lines of 10 and 64 MB, 1 GB in all, a viewer that stalls.
+    Large,
+    /// 30 sessions of the real CLI, the first that CASTRA_TEST_CLAUDE names.
+    Real,
 }
 
 impl Figure {
@@ -44,6 +56,10 @@ impl Figure {
         match self {
             Self::Ingest => ingest::run(programs),
             Self::Path => flood::run(programs),
+            Self::Turn => turn::run(programs),
+            Self::Memory => memory::run(programs),
+            Self::Large => large::run(programs),
+            Self::Real => real::run(programs),
         }
     }
 }
