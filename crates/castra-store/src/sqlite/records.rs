@@ -54,12 +54,19 @@ impl Sqlite {
         session: SessionId,
         states: &[MessageState],
     ) -> Result<Vec<MessageRow>, StoreError> {
+        use MessageState::{Queued, Written};
+        let undelivered = !states.is_empty() && states.iter().all(|state| matches!(state, Queued | Written));
         let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
-        let rows = sqlx::query(
+        let rows = sqlx::query(if undelivered {
+            // As the index `messages_undelivered` says it: a long conversation is not read through for each message.
+            "SELECT m.* FROM sessions s JOIN messages m ON m.session_no = s.no
+             WHERE s.id = $1 AND s.removed_at IS NULL AND m.state IN ('queued', 'written')
+             AND m.state IN (SELECT value FROM json_each($2)) ORDER BY m.seq, m.id"
+        } else {
             "SELECT m.* FROM sessions s JOIN messages m ON m.session_no = s.no
              WHERE s.id = $1 AND s.removed_at IS NULL
-             AND ($2 = '[]' OR m.state IN (SELECT value FROM json_each($2))) ORDER BY m.seq, m.id",
-        )
+             AND ($2 = '[]' OR m.state IN (SELECT value FROM json_each($2))) ORDER BY m.seq, m.id"
+        })
         .bind(session.spelled())
         .bind(json(&states))
         .fetch_all(&self.readers)

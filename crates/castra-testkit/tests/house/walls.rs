@@ -2,10 +2,11 @@
 
 use crate::source::{Source, all, shipped};
 
-/// Castra's own crates that ship; the testkit may do what a test needs.
+/// Castra's own crates that ship; testkit and bench may do what a test or a measurement needs.
 fn libraries() -> Vec<Source> {
     let mut shipped = shipped();
-    shipped.retain(|source| !source.path.starts_with("crates/castra-testkit/"));
+    let dev = ["crates/castra-bench/", "crates/castra-testkit/"];
+    shipped.retain(|source| !dev.iter().any(|dev| source.path.starts_with(dev)));
     assert!(shipped.len() > 20, "only {} files were read", shipped.len());
     shipped
 }

@@ -260,21 +260,23 @@ async fn message(
     update: &MessageUpdate,
 ) -> Result<(), CommitError> {
     let MessageUpdate { id, from, state, run, turn, delivered, result, result_at } = update;
-    let held: Option<String> =
-        sqlx::query_scalar("SELECT state FROM messages WHERE session_no = $1 AND id = $2")
-            .bind(current.no)
-            .bind(id.spelled())
-            .fetch_optional(&mut *conn)
-            .await?;
-    let held = held.ok_or(CommitError::NoMessage(*id))?;
-    if !from.is_empty() && !from.iter().any(|state| state.as_str() == held) {
-        let state = castra_proto::api::MessageState::parse(&held)
-            .ok_or_else(|| crate::sqlite::columns::damaged("messages", "state", &held))?;
-        return Err(CommitError::MessageConflict { id: *id, state });
+    if !from.is_empty() {
+        let held: Option<String> =
+            sqlx::query_scalar("SELECT state FROM messages WHERE session_no = $1 AND id = $2")
+                .bind(current.no)
+                .bind(id.spelled())
+                .fetch_optional(&mut *conn)
+                .await?;
+        let held = held.ok_or(CommitError::NoMessage(*id))?;
+        if !from.iter().any(|state| state.as_str() == held) {
+            let state = castra_proto::api::MessageState::parse(&held)
+                .ok_or_else(|| crate::sqlite::columns::damaged("messages", "state", &held))?;
+            return Err(CommitError::MessageConflict { id: *id, state });
+        }
     }
     let delivered = delivered.map(|at| seq(commit, current, at)).transpose()?;
     let result_at = result_at.map(|at| seq(commit, current, at)).transpose()?;
-    sqlx::query(
+    let done = sqlx::query(
         "UPDATE messages SET state = coalesce($3, state), run = coalesce($4, run), turn = coalesce($5, turn),
          delivered_seq = coalesce($6, delivered_seq), result = coalesce($7, result),
          result_seq = coalesce($8, result_seq), updated_at = $9 WHERE session_no = $1 AND id = $2",
@@ -290,7 +292,7 @@ async fn message(
     .bind(commit.at.0)
     .execute(conn)
     .await?;
-    Ok(())
+    if done.rows_affected() == 0 { Err(CommitError::NoMessage(*id)) } else { Ok(()) }
 }
 
 async fn add_command(
