@@ -58,6 +58,8 @@ pub(crate) struct View {
     pub nudged: u32,
     /// The last run was cut off in a turn in which no tool was in flight: the next one goes on by itself.
     pub carry_on: bool,
+    /// What claude asked and only castra itself can answer: request id and subtype, until it is journalled.
+    pub declines: Vec<(String, String)>,
     /// Results there were when the newest run began.
     pub resumed_at: u32,
     /// Where the conversation of the first run comes from.
@@ -188,6 +190,7 @@ impl View {
         self.turn.result = None;
         self.tools_open.clear();
         self.pending.clear();
+        self.declines.clear();
         self.in_flight = None;
         self.pid = None;
         self.shim_pid = None;
