@@ -76,6 +76,17 @@ fn goes_on(cli: &Cli, driver: &mut Driver<'_>, said: &[MessageAccepted]) {
     driver.pieced_together();
 }
 
+/// A message whose answer has begun and will not end.
+fn in_mid_stream(driver: &mut Driver<'_>) -> MessageAccepted {
+    let message = driver.send("go on for ever");
+    driver.until("text", |this| {
+        let live = this.live.as_ref().unwrap().seen();
+        let text = |partial: &Value| partial["text"].as_str().is_some_and(|text| text.contains("It"));
+        live.partials.iter().any(text).then_some(())
+    });
+    message
+}
+
 fn own_messages(driver: &mut Driver<'_>) -> Vec<String> {
     said_by_castra(&driver.session().events())
 }
@@ -94,12 +105,7 @@ fn killed_when_idle_nothing_was_cut_off() {
 #[test]
 fn killed_in_mid_stream_the_message_is_interrupted_and_the_session_carries_on_once() {
     each(&json!({}), |cli, driver| {
-        let message = driver.send("go on for ever");
-        driver.until("text", |this| {
-            let live = this.live.as_ref().unwrap().seen();
-            let text = |partial: &Value| partial["text"].as_str().is_some_and(|text| text.contains("It"));
-            live.partials.iter().any(text).then_some(())
-        });
+        let message = in_mid_stream(driver);
         let waiting = driver.send("and then this");
         kill_claude(cli, driver);
         assert_eq!(driver.message(&message).state, MessageState::Interrupted, "{cli}");
@@ -204,10 +210,7 @@ fn killed_when_no_daemon_is_there_the_next_one_finds_the_same() {
 fn castra_says_go_on_once_though_the_daemon_dies_over_it() {
     for place in ["carry_on.before", "carry_on.after"] {
         each(&json!({}), |cli, driver| {
-            let message = driver.send("go on for ever");
-            driver.until("a turn", |this| {
-                (this.message(&message).state == MessageState::Delivered).then_some(())
-            });
+            let message = in_mid_stream(driver);
             kill_claude(cli, driver);
             let before = driver.deaths;
             driver.doom(place);

@@ -367,7 +367,8 @@ impl Actor<'_> {
         Uuid::new_v5(&self.run.id.0, request_id.as_bytes())
     }
 
-    /// Queues a message of castra's own; with the same `key` once in a run, however often a daemon dies over it.
+    /// Queues a message of castra's own, before those that wait for the turn's end; with the same `key` once in
+    /// a run, however often a daemon dies over it.
     pub(crate) async fn say(&mut self, text: &str, key: &str) -> Result<()> {
         let id = MessageId(Uuid::new_v5(&self.run.id.0, key.as_bytes()));
         if self.engine.store.message(self.id, id).await?.is_some() {
@@ -377,12 +378,12 @@ impl Actor<'_> {
         let event = self.view.event(
             now(),
             OwnKind::InputAccepted,
-            &json!({"message_id": id, "text": text, "if_busy": IfBusy::Queue, "by": "castra"}),
+            &json!({"message_id": id, "text": text, "if_busy": IfBusy::Steer, "by": "castra"}),
         );
         let message = NewMessage {
             id,
             body: serde_json::to_string(&body).unwrap_or_default(),
-            if_busy: IfBusy::Queue,
+            if_busy: IfBusy::Steer,
             priority: None,
             accepted: SeqAt::Event(0),
         };
