@@ -209,38 +209,43 @@ impl Actor<'_> {
 
     /// What became of the messages that claude had when it died (design §4): the transcript knows.
     async fn fates(&mut self, cause: ExitCause) -> Result<()> {
-        let in_flight = self.view.in_flight.take().map(|in_flight| in_flight.message);
+        let in_flight = self.view.in_flight.take().map(|in_flight| (in_flight.message, false));
         let unanswered = std::mem::take(&mut self.view.turn.messages);
-        if in_flight.is_none() && unanswered.is_empty() {
+        let had: Vec<_> = unanswered.into_iter().map(|message| (message, true)).chain(in_flight).collect();
+        if had.is_empty() {
             return Ok(());
         }
         let transcript = self.transcript().await?;
         let at = now();
-        let mut cut_off = unanswered.len();
-        if let Some(message) = in_flight {
-            if transcript::find_uuid(&transcript, message.0).is_some() {
-                // claude had begun with it, and had not said so yet.
-                cut_off += 1;
-                self.cut_off(message, at);
-            } else {
-                // claude never had it: it waits for the next run, with the same uuid.
-                self.changes.push(Change::Message(MessageUpdate {
-                    state: Some(MessageState::Queued),
-                    ..MessageUpdate::new(message)
-                }));
+        let mut to_go_on = false;
+        let mut tool_in_flight = !self.view.tools_open.is_empty();
+        for (message, delivered) in had {
+            match transcript::cutoff(&transcript, message.0) {
+                // claude writes down what it has begun with a moment later: it may have said so, and died before.
+                None if !(delivered && self.view.turn.acted) => self.queue_again(message, delivered, at),
+                fate => {
+                    to_go_on |= !fate.is_some_and(|fate| fate.answered);
+                    tool_in_flight |= fate.is_some_and(|fate| fate.tool_in_flight);
+                    self.cut_off(message, at);
+                }
             }
         }
         let by_itself = matches!(cause, ExitCause::Crashed | ExitCause::Lost);
-        let tool_in_flight = !self.view.tools_open.is_empty()
-            || unanswered.iter().chain(&in_flight).any(|message| {
-                transcript::cutoff(&transcript, message.0).is_some_and(|cutoff| cutoff.tool_in_flight)
-            });
-        for message in unanswered {
-            self.cut_off(message, at);
-        }
         // A tool may have run: only a person can know whether to go on.
-        self.view.carry_on = by_itself && !tool_in_flight && cut_off > 0;
+        self.view.carry_on = by_itself && to_go_on && !tool_in_flight;
         Ok(())
+    }
+
+    /// It stands in no conversation: it waits for the next run, with the same uuid.
+    fn queue_again(&mut self, message: MessageId, delivered: bool, at: Timestamp) {
+        if delivered {
+            let data = json!({"message_id": message, "cause": "not_in_conversation"});
+            self.added.events.push(self.view.event(at, OwnKind::Queued, &data));
+        }
+        self.changes.push(Change::Message(MessageUpdate {
+            state: Some(MessageState::Queued),
+            ..MessageUpdate::new(message)
+        }));
     }
 
     fn cut_off(&mut self, message: MessageId, at: Timestamp) {

@@ -86,6 +86,8 @@ pub(crate) struct TurnView {
     /// Delivered in it and not yet answered.
     pub messages: Vec<MessageId>,
     pub result: Option<TurnResult>,
+    /// A tool was called since the last delivery.
+    pub acted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -247,6 +249,7 @@ impl View {
         self.turn.started_at = Some(at);
         self.turn.ended_at = None;
         self.turn.result = None;
+        self.turn.acted = false;
         self.nudged = 0;
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.turn_began = true;
@@ -275,6 +278,7 @@ impl View {
                     self.last_activity = Some(Activity { at, text });
                 }
                 if let Some(tool) = assistant.tool {
+                    self.turn.acted = true;
                     self.tools_open.insert(tool.id);
                 }
             }
@@ -360,6 +364,7 @@ impl View {
     fn delivered(&mut self, message: MessageId, at: Timestamp, added: &mut Added) {
         if self.in_flight.as_ref().is_some_and(|in_flight| in_flight.message == message) {
             self.in_flight = None;
+            self.turn.acted = false;
             self.turn.messages.push(message);
             self.say_delivered(message, at, added);
         }
