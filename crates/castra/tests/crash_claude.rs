@@ -9,7 +9,7 @@ use castra_proto::permission::PermissionRequest;
 use castra_proto::session::{ExitCause, Reaped};
 use castra_proto::{RunState, Session as Shown};
 use castra_testkit::{Cli, World, clis, proc};
-use crash::{CASTRA, Driver, by_sigkill, said_by_castra};
+use crash::{CASTRA, Driver, by_sigkill, is_on_disk, said_by_castra};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,10 @@ fn each(fields: &Value, test: impl Fn(&Cli, &mut Driver<'_>)) {
         let world = World::new(CASTRA, &cli.path, SCRIPT);
         let mut driver = Driver::new(&world);
         driver.create(fields.clone());
-        assert_eq!(driver.ask("the word is plum"), "You said: the word is plum", "{cli}");
+        let answer = driver.ask("the word is plum");
+        assert_eq!(answer, "You said: the word is plum", "{cli}");
+        // What claude had not written down when it dies is forgotten, also when it was answered.
+        driver.until("the turn to be on disk", |this| is_on_disk(this.world, &this.id, &answer).then_some(()));
         test(&cli, &mut driver);
     }
 }

@@ -9,7 +9,7 @@ use castra_proto::session::{Exit, ExitCause, Reaped, SandboxKind};
 use castra_proto::{RunState, Session as Shown};
 use castra_testkit::proc::{self, Process};
 use castra_testkit::{Cli, DEADLINE, Daemon, Session, World, clis, wait_for, wait_until};
-use crash::{CASTRA, Meta, by_sigkill};
+use crash::{CASTRA, Meta, by_sigkill, is_on_disk};
 use rustix::process::Signal;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -95,7 +95,9 @@ struct Case {
 
 fn prepare(world: &World, daemon: &Daemon<'_>, victim: Victim, in_tool: bool, sandbox: &str) -> Case {
     let session = daemon.session(json!({"allowed_tools": ["Bash"], "sandbox": sandbox}));
-    assert_eq!(session.ask("the word is plum"), "You said: the word is plum");
+    let answer = session.ask("the word is plum");
+    assert_eq!(answer, "You said: the word is plum");
+    wait_until("the turn to be on disk", || is_on_disk(world, &session.id, &answer), DEADLINE);
     let meta = Meta::read(world, &session.id, 1);
     if in_tool {
         session.send("run the tool");

@@ -218,31 +218,41 @@ impl<'w> Driver<'w> {
         self.until("nobody to be left", |this| this.processes().is_empty().then_some(()));
     }
 
-    /// How often the conversation on disk holds this message, as a prompt or as what joined a turn.
     pub(crate) fn times_in_transcript(&self, message: &MessageAccepted) -> usize {
-        let id = message.message_id.to_string();
-        let holds = |record: &Value| match record["type"].as_str() {
-            Some("user") => record["uuid"] == id.as_str(),
-            Some("attachment") => record["attachment"]["source_uuid"] == id.as_str(),
-            _ => false,
-        };
-        self.transcript().iter().filter(|record| holds(record)).count()
-    }
-
-    /// The records of every transcript of this session.
-    pub(crate) fn transcript(&self) -> Vec<Value> {
-        let projects = self.world.home().join("sessions").join(&self.id).join("home/.claude/projects");
-        let folders = std::fs::read_dir(projects).into_iter().flatten().map(|entry| entry.unwrap().path());
-        let files = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
-        let files = files.map(|entry| entry.unwrap().path());
-        let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-        let text: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        times_in_transcript(self.world, &self.id, message)
     }
 
     pub(crate) fn meta(&self, run: u32) -> Meta {
         Meta::read(self.world, &self.id, run)
     }
+}
+
+/// How often the conversation on disk holds this message, as a prompt or as what joined a turn.
+pub(crate) fn times_in_transcript(world: &World, session: &str, message: &MessageAccepted) -> usize {
+    let id = message.message_id.to_string();
+    let holds = |record: &Value| match record["type"].as_str() {
+        Some("user") => record["uuid"] == id.as_str(),
+        Some("attachment") => record["attachment"]["source_uuid"] == id.as_str(),
+        _ => false,
+    };
+    transcript(world, session).iter().filter(|record| holds(record)).count()
+}
+
+/// Whether a turn of a one-line answer is on disk: claude writes it down behind the result.
+pub(crate) fn is_on_disk(world: &World, session: &str, answer: &str) -> bool {
+    let says = |record: &Value| record["type"] == "assistant" && record["message"]["content"][0]["text"] == answer;
+    transcript(world, session).iter().any(says)
+}
+
+/// The records of every transcript of a session.
+fn transcript(world: &World, session: &str) -> Vec<Value> {
+    let projects = world.home().join("sessions").join(session).join("home/.claude/projects");
+    let folders = std::fs::read_dir(projects).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+    let files = files.map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    let text: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Who is there of a run.
