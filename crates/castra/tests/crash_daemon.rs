@@ -74,15 +74,16 @@ fn story(driver: &mut Driver<'_>) -> Outcome {
         .collect();
     let shown: Shown = driver.wait_state(RunState::Idle);
     assert_eq!(shown.pid, claude, "claude is the same process");
-    for message in &sent {
-        assert_eq!(driver.times_in_transcript(message), 1, "{message:?}");
-    }
 
     driver.stop();
     let shown = driver.wait_state(RunState::Ended);
     let exit = shown.exit.clone().expect("an exit");
     assert_eq!((exit.cause, exit.reaped), (ExitCause::Stopped, Reaped::Proved));
     driver.wait_nobody();
+    // Written down behind the answer: only now is it all there.
+    for message in &sent {
+        assert_eq!(driver.times_in_transcript(message), 1, "{message:?}");
+    }
     let events = driver.pieced_together();
     let (accepted, said) = lanes(&events);
     Outcome {
@@ -168,6 +169,36 @@ fn killed_while_a_session_is_stopped() {
     dies_at(&npm(), &["stop", "exit.before", "exit.after"]);
 }
 
+/// A stop that no command asked for is gone on with by the next daemon too.
+#[test]
+fn killed_when_a_limit_had_ended_the_run() {
+    let world = World::new(CASTRA, &npm()[0].path, SCRIPT);
+    let mut driver = Driver::new(&world);
+    driver.doom("stop");
+    driver.create(json!({"limits": {"max_runtime_s": 3}}));
+    let exit = driver.wait_state(RunState::Ended).exit.expect("an exit");
+    assert_eq!((driver.deaths, exit.cause, exit.reaped), (1, ExitCause::Timeout, Reaped::Proved));
+    driver.wait_nobody();
+}
+
+/// What follows the end of a run follows it though the daemon died in between.
+#[test]
+fn killed_between_the_end_and_what_follows_it() {
+    let world = World::new(CASTRA, &npm()[0].path, SCRIPT);
+    let mut driver = Driver::new(&world);
+    driver.create(json!({"auto_resume": true}));
+    assert_eq!(driver.ask("hello"), "You said: hello");
+    driver.doom("exit.after");
+    assert!(driver.meta(1).claude.kill9());
+    let shown = driver.until("the next run", |this| {
+        Some(this.get::<Shown>("")).filter(|shown| shown.run == 2 && shown.state == RunState::Idle)
+    });
+    assert_eq!((driver.deaths, shown.turns), (1, 1));
+    assert_eq!(driver.ask("and now"), "You said: and now");
+    driver.stop();
+    driver.wait_nobody();
+}
+
 /// xorshift: the seed is printed, so that a failure can be told again.
 struct Dice(u64);
 
@@ -219,6 +250,8 @@ fn long_story(
     }
     assert_eq!(driver.wait_state(RunState::Idle).pid, claude, "claude is the same process");
     assert_eq!(driver.written("tool.log"), "one\ntwo\n");
+    driver.stop();
+    driver.wait_nobody();
     for message in &sent {
         assert_eq!(driver.times_in_transcript(message), 1, "{message:?}");
     }

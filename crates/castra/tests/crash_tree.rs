@@ -9,7 +9,7 @@ use castra_proto::session::{Exit, ExitCause, Reaped, SandboxKind};
 use castra_proto::{RunState, Session as Shown};
 use castra_testkit::proc::{self, Process};
 use castra_testkit::{Cli, DEADLINE, Daemon, Session, World, clis, wait_for, wait_until};
-use crash::{CASTRA, Meta};
+use crash::{CASTRA, Meta, by_sigkill, is_on_disk};
 use rustix::process::Signal;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -69,11 +69,8 @@ impl Victim {
     fn judge(self, what: &str, shown: &Shown, exit: &Exit) {
         match self {
             Self::Claude => {
-                assert_eq!(
-                    (shown.state, exit.cause, exit.signal),
-                    (RunState::Ended, ExitCause::Crashed, Some(9)),
-                    "{what}"
-                );
+                let told = (shown.state, exit.cause, by_sigkill(exit));
+                assert_eq!(told, (RunState::Ended, ExitCause::Crashed, true), "{what}: {exit:?}");
             }
             _ => assert_eq!((shown.state, exit.cause), (RunState::Lost, ExitCause::Lost), "{what}"),
         }
@@ -91,12 +88,16 @@ struct Case {
     session: Session,
     meta: Meta,
     tree: Vec<Process>,
+    /// Of the tree, those behind a double fork and without an environment.
+    escapees: Vec<Process>,
     sandbox: SandboxKind,
 }
 
 fn prepare(world: &World, daemon: &Daemon<'_>, victim: Victim, in_tool: bool, sandbox: &str) -> Case {
     let session = daemon.session(json!({"allowed_tools": ["Bash"], "sandbox": sandbox}));
-    assert_eq!(session.ask("the word is plum"), "You said: the word is plum");
+    let answer = session.ask("the word is plum");
+    assert_eq!(answer, "You said: the word is plum");
+    wait_until("the turn to be on disk", || is_on_disk(world, &session.id, &answer), DEADLINE);
     let meta = Meta::read(world, &session.id, 1);
     if in_tool {
         session.send("run the tool");
@@ -112,7 +113,9 @@ fn prepare(world: &World, daemon: &Daemon<'_>, victim: Victim, in_tool: bool, sa
     }
     let tree = meta.tree();
     let what = format!("{victim:?}, in a tool: {in_tool}, sandbox {sandbox} ({:?})", shown.sandbox.kind);
-    Case { what, victim, session, meta, tree, sandbox: shown.sandbox.kind }
+    let has_left = |one: &Process| ["sleep 1002", "sleep 1003"].iter().any(|it| one.arguments().contains(it));
+    let escapees = tree.iter().copied().filter(has_left).collect();
+    Case { what, victim, session, meta, tree, escapees, sandbox: shown.sandbox.kind }
 }
 
 impl Case {
@@ -132,14 +135,18 @@ impl Case {
             self.victim == Victim::Both
                 && self.sandbox == SandboxKind::None
                 && exit.reaped == Reaped::Unproven
-                && !proc::of_run(&self.meta.run).contains(one)
+                && self.escapees.contains(one)
         };
         let left = || {
             let mut left: Vec<Process> = self.tree.iter().copied().filter(|one| one.is_alive()).collect();
             left.extend(proc::of_run(&self.meta.run));
             left
         };
-        wait_until(&format!("nobody to be left of {what}"), || left().iter().all(may_be_left), DEADLINE);
+        wait_until(
+            &format!("nobody to be left of {what}"),
+            || left().iter().all(may_be_left),
+            DEADLINE,
+        );
         let gone = struck.elapsed();
         let escaped = left();
         println!(
@@ -153,7 +160,9 @@ impl Case {
             self.tree.len(),
             if told > GOAL { " (slower than the goal)" } else { "" },
         );
-        escaped.iter().for_each(|one| drop(one.kill9()));
+        for one in &escaped {
+            one.kill9();
+        }
         let asked: Vec<_> = self.session.events_of("result");
         assert_eq!(asked.len(), 1, "{what}: only the turn before was a success");
     }
@@ -164,8 +173,7 @@ impl Case {
         world.cli(["resume", &self.session.id]).ok();
         let remembered = self.session.ask("what did I say?");
         assert!(remembered.contains("the word is plum"), "{what}: {remembered}");
-        let shown = self.session.show();
-        assert_eq!((shown.state, shown.run), (RunState::Idle, 2), "{what}");
+        assert_eq!(self.session.wait_idle().run, 2, "{what}");
         let log = world.home().join("sessions").join(&self.session.id).join("work/tool.log");
         let ran = std::fs::read_to_string(log).unwrap_or_default();
         assert_eq!(ran, if in_tool { "ran\n" } else { "" }, "{what}");

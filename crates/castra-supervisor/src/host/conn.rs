@@ -112,7 +112,7 @@ impl ShimConn {
         let mut writer = ShimWriter { io: write, out: Vec::new() };
         let mut reader = ShimReader { io: read, buf: BytesMut::new() };
         let hello = Hello {
-            versions: VERSIONS.to_vec(),
+            versions: versions(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             run: join.run,
             epoch: join.epoch,
@@ -129,7 +129,7 @@ impl ShimConn {
         if hello.run != join.run {
             return Err(ConnError::WrongRun(hello.run));
         }
-        let version = highest_common(&hello.versions, VERSIONS)
+        let version = highest_common(&hello.versions, &versions())
             .ok_or_else(|| ConnError::Version(hello.versions.clone()))?;
         Ok(ShimConn { hello, version, reader, writer })
     }
@@ -138,6 +138,15 @@ impl ShimConn {
     pub fn split(self) -> (ShimReader, ShimWriter) {
         (self.reader, self.writer)
     }
+}
+
+/// Protocol versions that this build speaks; tests of version skew override them.
+fn versions() -> Vec<u32> {
+    #[cfg(feature = "failpoints")]
+    if let Ok(list) = std::env::var("CASTRA_TEST_DAEMON_VERSIONS") {
+        return list.split(',').filter_map(|version| version.trim().parse().ok()).collect();
+    }
+    VERSIONS.to_vec()
 }
 
 impl ShimReader {

@@ -25,6 +25,8 @@ use tracing::{debug, warn};
 
 /// Bytes of records that are decoded before what they say is committed.
 const BATCH_BYTES: usize = 2 << 20;
+/// Between two looks at a start that an earlier daemon has begun.
+const STARTING: Duration = Duration::from_millis(10);
 /// How long a change that nobody waits for may stay uncommitted.
 const LAZY: Duration = Duration::from_millis(50);
 /// Acknowledge, at the latest, after this many bytes without an event (a flood of deltas).
@@ -79,6 +81,9 @@ pub(crate) struct Actor<'a> {
     pub writer: Option<ShimWriter>,
     /// Held from the start until claude is ready, so that starts go a few at a time.
     pub permit: Option<SemaphorePermit<'a>>,
+    /// The last record that the log had when it was joined, until it is decoded. Nothing is written before:
+    /// a choice made from what the store knew could be made a second time, and differently.
+    pub behind: Option<u64>,
     /// When the uncommitted must be committed.
     lazy: Option<Instant>,
     quiet_bytes: usize,
@@ -135,6 +140,7 @@ impl<'a> Actor<'a> {
             commands: Commands::default(),
             writer: None,
             permit: None,
+            behind: None,
             lazy: None,
             quiet_bytes: 0,
             ending: None,
@@ -172,9 +178,14 @@ impl<'a> Actor<'a> {
     /// Starts the run if it was not, and joins it. None: it is over already.
     async fn come_up(&mut self) -> Result<Option<ShimReader>> {
         if matches!(self.run.state, RunState::Queued | RunState::Starting) {
-            let state = self.engine.host.tree_state(&self.run.dir).await?;
-            if state.meta.is_none() && !state.locked {
-                return self.start().await;
+            loop {
+                let state = self.engine.host.tree_state(&self.run.dir).await?;
+                match (state.meta, state.locked) {
+                    (None, false) => return self.start().await,
+                    // The last daemon's start goes on without it, and will say who is there or let go.
+                    (None, true) => tokio::time::sleep(STARTING).await,
+                    (Some(_), _) => break,
+                }
             }
         }
         self.rejoin().await
@@ -186,6 +197,7 @@ impl<'a> Actor<'a> {
             let join = Join { run: self.run.id.0, epoch: self.engine.epoch, last: self.run.cursor };
             match self.engine.host.connect(&self.run.dir, join).await {
                 Ok(conn) => {
+                    let last = conn.hello.last;
                     let (reader, mut writer) = conn.split();
                     // What is uncommitted is decoded again: the log is the journal in front of the store.
                     self.begin_again().await?;
@@ -193,6 +205,7 @@ impl<'a> Actor<'a> {
                     writer.follow(from).await?;
                     failpoint!("joined");
                     self.writer = Some(writer);
+                    self.behind = (last > self.run.decoded).then_some(last);
                     self.deadlines.joined(self.view.ready);
                     return Ok(Some(reader));
                 }
@@ -223,7 +236,9 @@ impl<'a> Actor<'a> {
     }
 
     async fn follow(&mut self, reader: &mut ShimReader) -> Result<()> {
-        self.kick().await?;
+        if self.behind.is_none() {
+            self.kick().await?;
+        }
         loop {
             let deadline = self.next_deadline();
             let hub = self.hub.clone();
@@ -275,6 +290,9 @@ impl<'a> Actor<'a> {
             self.hub.show_open(self.decoder.open());
         } else {
             self.commit().await?;
+        }
+        if self.behind.take_if(|last| *last <= self.run.decoded).is_some() {
+            return self.kick().await;
         }
         self.act().await
     }

@@ -35,8 +35,6 @@ pub(crate) struct Commands {
     writing: Vec<Uuid>,
     /// An interrupt was sent for a message in this turn.
     interrupting: bool,
-    /// To be done after the commit: answers that only castra itself can give.
-    pub declines: Vec<(String, String)>,
 }
 
 impl Commands {
@@ -60,16 +58,17 @@ impl Actor<'_> {
     pub(crate) async fn kick(&mut self) -> Result<()> {
         self.commands.writing.clear();
         self.commands.interrupting = false;
+        self.stop_again().await?;
         if !self.view.ready {
             let line = self.initialize_line().await?;
             self.write(Uuid::new_v5(&self.run.id.0, b"initialize"), &line).await?;
         }
-        self.pump().await
+        self.act().await
     }
 
     /// Writes what may be written now: commands, then the next message.
     pub(crate) async fn pump(&mut self) -> Result<()> {
-        if self.writer.is_none() || self.ending.is_some() {
+        if self.writer.is_none() || self.behind.is_some() || self.ending.is_some() {
             return Ok(());
         }
         for command in self.commands.open.clone() {
@@ -205,6 +204,8 @@ impl Actor<'_> {
     /// The shim's log says that this input is journalled: claude will read it, whatever happens here.
     pub(crate) fn input_journalled(&mut self, id: Uuid) {
         self.commands.writing.retain(|writing| *writing != id);
+        let declines = std::mem::take(&mut self.view.declines);
+        self.view.declines = declines.into_iter().filter(|(asked, _)| self.decline_id(asked) != id).collect();
         let message = MessageId(id);
         if self.commands.waiting.iter().any(|waiting| waiting.id == message) {
             self.commands.waiting.retain(|waiting| waiting.id != message);
@@ -274,7 +275,7 @@ impl Actor<'_> {
                     }
                 }
                 Effect::HostRequest { request_id, subtype } => {
-                    self.commands.declines.push((request_id, subtype));
+                    self.view.declines.push((request_id, subtype));
                 }
                 Effect::Asked { .. } => {}
             }
@@ -349,32 +350,47 @@ impl Actor<'_> {
 
     /// After the commit: what only castra can say, then whatever may go next.
     pub(crate) async fn act(&mut self) -> Result<()> {
-        for (request_id, subtype) in std::mem::take(&mut self.commands.declines) {
-            let id = Uuid::new_v5(&self.run.id.0, request_id.as_bytes());
-            self.write(id, &input::decline(&request_id, &subtype)).await?;
+        if self.behind.is_some() {
+            return Ok(());
+        }
+        for (request_id, subtype) in self.view.declines.clone() {
+            let id = self.decline_id(&request_id);
+            if !self.commands.is_writing(id) {
+                self.write(id, &input::decline(&request_id, &subtype)).await?;
+            }
         }
         if self.view.carry_on && self.view.ready && self.view.state == RunState::Idle {
+            crate::failpoint::failpoint!("carry_on.before");
             self.view.carry_on = false;
-            self.say("Continue from where you left off.").await?;
+            self.say("Continue from where you left off.", "carry on").await?;
+            crate::failpoint::failpoint!("carry_on.after");
         }
         self.pump().await
     }
 
-    /// Queues a message of castra's own, in one transaction with what led to it.
-    pub(crate) async fn say(&mut self, text: &str) -> Result<()> {
-        let id = MessageId(Uuid::new_v4());
+    fn decline_id(&self, request_id: &str) -> Uuid {
+        Uuid::new_v5(&self.run.id.0, request_id.as_bytes())
+    }
+
+    /// Queues a message of castra's own, before those that wait for the turn's end, in one
+    /// transaction with what led to it; with the same `key` once in a run, however often a daemon dies over it.
+    pub(crate) async fn say(&mut self, text: &str, key: &str) -> Result<()> {
+        let id = MessageId(Uuid::new_v5(&self.run.id.0, key.as_bytes()));
+        if self.engine.store.message(self.id, id).await?.is_some() {
+            return self.load_commands().await;
+        }
         let body = SendMessage { text: Some(text.into()), ..SendMessage::default() };
         let accepted = SeqAt::Event(self.added.events.len());
         let event = self.view.event(
             now(),
             OwnKind::InputAccepted,
-            &json!({"message_id": id, "text": text, "if_busy": IfBusy::Queue, "by": "castra"}),
+            &json!({"message_id": id, "text": text, "if_busy": IfBusy::Steer, "by": "castra"}),
         );
         self.added.events.push(event);
         self.changes.push(Change::AddMessage(NewMessage {
             id,
             body: serde_json::to_string(&body).unwrap_or_default(),
-            if_busy: IfBusy::Queue,
+            if_busy: IfBusy::Steer,
             priority: None,
             accepted,
         }));

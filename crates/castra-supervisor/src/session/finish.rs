@@ -2,7 +2,8 @@
 
 use super::actor::Actor;
 use super::state::Cause;
-use crate::engine::now;
+use super::view::View;
+use crate::engine::{Engine, now};
 use crate::host::{LogReader, RunDir};
 use crate::{Error, Result};
 use castra_claude::transcript;
@@ -10,9 +11,10 @@ use castra_proto::api::MessageState;
 use castra_proto::session::{Exit, ExitCause, Reaped, SandboxKind};
 use castra_proto::shim::relay::{At, Proof};
 use castra_proto::shim::{ExitCause as NoteCause, TreeProof};
-use castra_proto::{MessageId, OwnKind, Problem, RunState, Timestamp};
+use castra_proto::{MessageId, OwnKind, Problem, RunState, SessionId, SessionSpec, Timestamp};
 use castra_store::{Change, MessageUpdate, RunUpdate};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::info;
@@ -150,7 +152,7 @@ impl Actor<'_> {
             // Its last word is committed. If this is lost, the shim waits for the next daemon.
             let _ = writer.ack(self.run.cursor).await;
         }
-        self.afterwards(cause).await
+        afterwards(self.engine, self.id, &self.spec, &self.view).await
     }
 
     /// A run that cannot be joined: is it over, and is nothing of it left? False: it may be joined again.
@@ -207,36 +209,43 @@ impl Actor<'_> {
 
     /// What became of the messages that claude had when it died (design §4): the transcript knows.
     async fn fates(&mut self, cause: ExitCause) -> Result<()> {
-        let in_flight = self.view.in_flight.take().map(|in_flight| in_flight.message);
+        let in_flight = self.view.in_flight.take().map(|in_flight| (in_flight.message, false));
         let unanswered = std::mem::take(&mut self.view.turn.messages);
-        if in_flight.is_none() && unanswered.is_empty() {
+        let had: Vec<_> = unanswered.into_iter().map(|message| (message, true)).chain(in_flight).collect();
+        if had.is_empty() {
             return Ok(());
         }
         let transcript = self.transcript().await?;
         let at = now();
-        if let Some(message) = in_flight {
-            if transcript::find_uuid(&transcript, message.0).is_some() {
-                self.cut_off(message, at);
-            } else {
-                // claude never had it: it waits for the next run, with the same uuid.
-                self.changes.push(Change::Message(MessageUpdate {
-                    state: Some(MessageState::Queued),
-                    ..MessageUpdate::new(message)
-                }));
+        let mut to_go_on = false;
+        let mut tool_in_flight = !self.view.tools_open.is_empty();
+        for (message, delivered) in had {
+            match transcript::cutoff(&transcript, message.0) {
+                // claude writes down what it has begun with a moment later: it may have said so, and died before.
+                None if !(delivered && self.view.turn.acted) => self.queue_again(message, delivered, at),
+                fate => {
+                    to_go_on |= !fate.is_some_and(|fate| fate.answered);
+                    tool_in_flight |= fate.is_some_and(|fate| fate.tool_in_flight);
+                    self.cut_off(message, at);
+                }
             }
         }
         let by_itself = matches!(cause, ExitCause::Crashed | ExitCause::Lost);
-        let tool_in_flight = !self.view.tools_open.is_empty()
-            || unanswered.iter().chain(&in_flight).any(|message| {
-                transcript::cutoff(&transcript, message.0).is_some_and(|cutoff| cutoff.tool_in_flight)
-            });
-        let cut_off = unanswered.len();
-        for message in unanswered {
-            self.cut_off(message, at);
-        }
         // A tool may have run: only a person can know whether to go on.
-        self.view.carry_on = by_itself && !tool_in_flight && cut_off > 0;
+        self.view.carry_on = by_itself && to_go_on && !tool_in_flight;
         Ok(())
+    }
+
+    /// It stands in no conversation: it waits for the next run, with the same uuid.
+    fn queue_again(&mut self, message: MessageId, delivered: bool, at: Timestamp) {
+        if delivered {
+            let data = json!({"message_id": message, "cause": "not_in_conversation"});
+            self.added.events.push(self.view.event(at, OwnKind::Queued, &data));
+        }
+        self.changes.push(Change::Message(MessageUpdate {
+            state: Some(MessageState::Queued),
+            ..MessageUpdate::new(message)
+        }));
     }
 
     fn cut_off(&mut self, message: MessageId, at: Timestamp) {
@@ -265,24 +274,24 @@ impl Actor<'_> {
         let (bytes, _) = files.get(at, 0, 64 << 10).await.ok()?;
         serde_json::from_slice(&bytes).ok()
     }
+}
 
-    /// The run is final and committed: what the spec wants next.
-    async fn afterwards(&mut self, cause: ExitCause) -> Result<()> {
-        let engine = self.engine;
-        if self.spec.auto_resume
-            && matches!(cause, ExitCause::Crashed | ExitCause::Lost)
-            && self.view.results > self.view.resumed_at
-        {
-            // A run that gave no result since the last resume is not begun again: it would go on for ever.
-            match crate::supervisor::lifecycle::begin_next_run(engine, self.id, "castra:auto_resume").await {
-                Ok(_) | Err(Error::Commit(_)) => {}
-                Err(error) => return Err(error),
-            }
-        } else if self.spec.ephemeral && self.view.state == RunState::Ended {
-            crate::supervisor::lifecycle::remove_ended(engine, self.id).await?;
+/// The run is final and committed: what the spec wants next. Done again after a crash, it does no more.
+pub(crate) async fn afterwards(engine: &Arc<Engine>, id: SessionId, spec: &SessionSpec, view: &View) -> Result<()> {
+    let Some(exit) = &view.exit else { return Ok(()) };
+    if spec.auto_resume
+        && matches!(exit.cause, ExitCause::Crashed | ExitCause::Lost)
+        && view.results > view.resumed_at
+    {
+        // A run that gave no result since the last resume is not begun again: it would go on for ever.
+        match crate::supervisor::lifecycle::begin_next_run(engine, id, "castra:auto_resume").await {
+            Ok(_) | Err(Error::Commit(_)) => {}
+            Err(error) => return Err(error),
         }
-        Ok(())
+    } else if spec.ephemeral && view.state == RunState::Ended {
+        crate::supervisor::lifecycle::remove_ended(engine, id).await?;
     }
+    Ok(())
 }
 
 /// The file or folder is not there.

@@ -146,6 +146,9 @@ impl Actor<'_> {
         crate::failpoint::failpoint!("start.before");
         let started = match self.prepare().await {
             Ok(spec) => {
+                // What confines it is known only here, and must be known to whoever finds it running.
+                self.added.changed = true;
+                self.commit().await?;
                 crate::failpoint::failpoint!("start.prepared");
                 engine.host.start(&self.run.dir, &spec).await.map_err(Error::from)
             }

@@ -166,6 +166,19 @@ impl Actor<'_> {
         // On disk before claude hears of it: the outcome is judged by what was asked for.
         self.commit().await?;
         crate::failpoint::failpoint!("stop");
+        self.ask_to_end().await
+    }
+
+    /// On a new connection: an end that was asked for is asked for again, whoever asked; the shim drops doubles.
+    pub(crate) async fn stop_again(&mut self) -> Result<()> {
+        if self.view.stop.is_none() {
+            return Ok(());
+        }
+        self.deadlines.stop.get_or_insert_with(|| (Step::Polite, Instant::now() + POLITE));
+        self.ask_to_end().await
+    }
+
+    async fn ask_to_end(&mut self) -> Result<()> {
         if let Some(in_flight) = self.view.in_flight.clone() {
             let id = Uuid::new_v4();
             self.write(id, &input::cancel_async_message(&id.to_string(), in_flight.message.0)).await?;
@@ -248,7 +261,8 @@ impl Actor<'_> {
             && self.view.nudged < self.spec.nudges
         {
             self.view.nudged += 1;
-            self.say(&nudge).await?;
+            let key = format!("nudge {} of turn {}", self.view.nudged, self.view.turn.n);
+            self.say(&nudge, &key).await?;
             return self.pump().await;
         }
         Ok(())

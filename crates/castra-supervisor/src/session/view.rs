@@ -58,6 +58,8 @@ pub(crate) struct View {
     pub nudged: u32,
     /// The last run was cut off in a turn in which no tool was in flight: the next one goes on by itself.
     pub carry_on: bool,
+    /// What claude asked and only castra itself can answer: request id and subtype, until it is journalled.
+    pub declines: Vec<(String, String)>,
     /// Results there were when the newest run began.
     pub resumed_at: u32,
     /// Where the conversation of the first run comes from.
@@ -84,6 +86,8 @@ pub(crate) struct TurnView {
     /// Delivered in it and not yet answered.
     pub messages: Vec<MessageId>,
     pub result: Option<TurnResult>,
+    /// A tool was called since the last delivery.
+    pub acted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -210,6 +214,7 @@ impl View {
         self.turn.result = None;
         self.tools_open.clear();
         self.pending.clear();
+        self.declines.clear();
         self.in_flight = None;
         self.pid = None;
         self.shim_pid = None;
@@ -266,6 +271,7 @@ impl View {
         self.turn.started_at = Some(at);
         self.turn.ended_at = None;
         self.turn.result = None;
+        self.turn.acted = false;
         self.nudged = 0;
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.turn_began = true;
@@ -294,6 +300,7 @@ impl View {
                     self.last_activity = Some(Activity { at, text });
                 }
                 if let Some(tool) = assistant.tool {
+                    self.turn.acted = true;
                     self.tools_open.insert(tool.id);
                 }
             }
@@ -381,6 +388,7 @@ impl View {
     fn delivered(&mut self, message: MessageId, at: Timestamp, added: &mut Added) {
         if self.in_flight.as_ref().is_some_and(|in_flight| in_flight.message == message) {
             self.in_flight = None;
+            self.turn.acted = false;
             self.turn.messages.push(message);
             self.say_delivered(message, at, added);
         }

@@ -3,6 +3,7 @@
 mod admin;
 mod control;
 mod files;
+mod leftovers;
 pub(crate) mod lifecycle;
 mod logs;
 mod messages;
@@ -100,6 +101,7 @@ impl Supervisor {
         let engine = Arc::new(Engine::new(config, store, hubs, host, probe, epoch));
         let supervisor = Self { engine, _lock: Arc::new(lock) };
         supervisor.recover().await?;
+        tokio::spawn(leftovers::settle(supervisor.engine.clone()));
         supervisor.keep_house();
         Ok(supervisor)
     }

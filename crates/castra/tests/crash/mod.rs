@@ -3,6 +3,7 @@
 
 use castra_proto::api::{Message, MessageAccepted, MessageState, Page};
 use castra_proto::permission::PermissionRequest;
+use castra_proto::session::Exit;
 use castra_proto::{Event, RunState, Session as Shown};
 use castra_testkit::proc::{self, Process};
 use castra_testkit::{DEADLINE, Daemon, Events, Projected, Reply, Session, World, normalise};
@@ -11,33 +12,33 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
 
-pub const CASTRA: &str = env!("CARGO_BIN_EXE_castra");
+pub(crate) const CASTRA: &str = env!("CARGO_BIN_EXE_castra");
 /// What a child says that was killed by SIGKILL.
-pub const KILLED: i32 = -9;
+pub(crate) const KILLED: i32 = -9;
 
 /// A client that does not give up: whenever the daemon is found dead it starts another one and asks again,
 /// with the same key.
-pub struct Driver<'w> {
-    pub world: &'w World,
-    pub daemon: Daemon<'w>,
-    pub deaths: usize,
-    pub id: String,
-    pub live: Option<Events>,
+pub(crate) struct Driver<'w> {
+    pub(crate) world: &'w World,
+    pub(crate) daemon: Daemon<'w>,
+    pub(crate) deaths: usize,
+    pub(crate) id: String,
+    pub(crate) live: Option<Events>,
 }
 
 impl<'w> Driver<'w> {
-    pub fn new(world: &'w World) -> Self {
+    pub(crate) fn new(world: &'w World) -> Self {
         Self { world, daemon: world.daemon(), deaths: 0, id: String::new(), live: None }
     }
 
     /// From here on the daemon is one that dies at that place.
-    pub fn doom(&mut self, failpoint: &str) {
+    pub(crate) fn doom(&mut self, failpoint: &str) {
         self.daemon.kill9();
         self.daemon.start_doomed(failpoint);
     }
 
     /// Starts another daemon if there is none. A death by anything but SIGKILL is a bug.
-    pub fn revive(&mut self) -> bool {
+    pub(crate) fn revive(&mut self) -> bool {
         if !self.daemon.is_over() {
             return false;
         }
@@ -49,7 +50,7 @@ impl<'w> Driver<'w> {
 
     /// An answer of a living daemon.
     #[track_caller]
-    pub fn insist(&mut self, method: &Method, path: &str, key: &str, body: &Value) -> Reply {
+    pub(crate) fn insist(&mut self, method: &Method, path: &str, key: &str, body: &Value) -> Reply {
         let deadline = Instant::now() + DEADLINE;
         let bytes = if body.is_null() { String::new() } else { body.to_string() };
         let headers: &[(&str, &str)] = if key.is_empty() { &[] } else { &[("idempotency-key", key)] };
@@ -64,19 +65,19 @@ impl<'w> Driver<'w> {
         }
     }
 
-    pub fn path(&self, below: &str) -> String {
+    pub(crate) fn path(&self, below: &str) -> String {
         format!("/api/v1/sessions/{}{below}", self.id)
     }
 
     #[track_caller]
-    pub fn get<T: serde::de::DeserializeOwned>(&mut self, below: &str) -> T {
+    pub(crate) fn get<T: serde::de::DeserializeOwned>(&mut self, below: &str) -> T {
         let path = self.path(below);
         self.insist(&Method::GET, &path, "", &Value::Null).expect(200)
     }
 
     /// Looks again and again, and sees to it that there is a daemon.
     #[track_caller]
-    pub fn until<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub(crate) fn until<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         loop {
             self.revive();
@@ -90,32 +91,32 @@ impl<'w> Driver<'w> {
 
     /// Creates the session, once, and subscribes to it.
     #[track_caller]
-    pub fn create(&mut self, fields: Value) {
+    pub(crate) fn create(&mut self, fields: Value) {
         let spec = self.world.spec(fields);
         let shown: Shown = self.insist(&Method::POST, "/api/v1/sessions", "the session", &spec).expect(201);
         self.id = shown.id.to_string();
         self.live = Some(self.session().follow(0));
     }
 
-    pub fn session(&self) -> Session {
+    pub(crate) fn session(&self) -> Session {
         Session::of(self.daemon.http(), self.id.clone())
     }
 
     /// Accepts a message once: its text is its key.
     #[track_caller]
-    pub fn send(&mut self, text: &str) -> MessageAccepted {
+    pub(crate) fn send(&mut self, text: &str) -> MessageAccepted {
         let path = self.path("/messages");
         self.insist(&Method::POST, &path, text, &json!({ "text": text })).expect(202)
     }
 
     #[track_caller]
-    pub fn message(&mut self, message: &MessageAccepted) -> Message {
+    pub(crate) fn message(&mut self, message: &MessageAccepted) -> Message {
         self.get(&format!("/messages/{}", message.message_id))
     }
 
     /// What became of a message, when that is settled.
     #[track_caller]
-    pub fn settled(&mut self, message: &MessageAccepted) -> Message {
+    pub(crate) fn settled(&mut self, message: &MessageAccepted) -> Message {
         self.until("the message to be answered", |this| {
             let now = this.message(message);
             let over = matches!(now.state, MessageState::Answered | MessageState::Interrupted);
@@ -124,14 +125,14 @@ impl<'w> Driver<'w> {
     }
 
     #[track_caller]
-    pub fn wait_state(&mut self, state: RunState) -> Shown {
+    pub(crate) fn wait_state(&mut self, state: RunState) -> Shown {
         self.until(&format!("the session to be {state}"), |this| {
             Some(this.get::<Shown>("")).filter(|shown| shown.state == state)
         })
     }
 
     #[track_caller]
-    pub fn permission(&mut self) -> PermissionRequest {
+    pub(crate) fn permission(&mut self) -> PermissionRequest {
         self.until("a permission request", |this| {
             this.get::<Page<PermissionRequest>>("/permissions").items.into_iter().next()
         })
@@ -139,7 +140,7 @@ impl<'w> Driver<'w> {
 
     /// Allows it. Whoever asks again after a crash may find it decided.
     #[track_caller]
-    pub fn allow(&mut self, request: &PermissionRequest) {
+    pub(crate) fn allow(&mut self, request: &PermissionRequest) {
         let path = self.path(&format!("/permissions/{}", request.request_id));
         let before = self.deaths;
         let reply = self.insist(&Method::POST, &path, "", &json!({"behavior": "allow"}));
@@ -148,20 +149,20 @@ impl<'w> Driver<'w> {
     }
 
     #[track_caller]
-    pub fn stop(&mut self) -> Shown {
+    pub(crate) fn stop(&mut self) -> Shown {
         let path = self.path("/stop");
         self.insist(&Method::POST, &path, "", &Value::Null).expect(200)
     }
 
     #[track_caller]
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         let path = self.path("/resume");
         let _: Shown = self.insist(&Method::POST, &path, "", &Value::Null).expect(200);
     }
 
     /// Says it and returns the text of the answer.
     #[track_caller]
-    pub fn ask(&mut self, text: &str) -> String {
+    pub(crate) fn ask(&mut self, text: &str) -> String {
         let message = self.send(text);
         let message = self.settled(&message);
         assert_eq!(message.state, MessageState::Answered, "{text}: {message:?}");
@@ -169,25 +170,25 @@ impl<'w> Driver<'w> {
     }
 
     /// Whether text is being written, or was.
-    pub fn is_writing(&self) -> bool {
+    pub(crate) fn is_writing(&self) -> bool {
         self.live.as_ref().is_some_and(|live| {
             let seen = live.seen();
             !seen.partials.is_empty() || seen.events.iter().any(|event| event.kind.as_str() == "assistant")
         })
     }
 
-    pub fn work(&self) -> PathBuf {
+    pub(crate) fn work(&self) -> PathBuf {
         self.world.home().join("sessions").join(&self.id).join("work")
     }
 
     /// What tools have appended to a file in the workspace.
-    pub fn written(&self, name: &str) -> String {
+    pub(crate) fn written(&self, name: &str) -> String {
         std::fs::read_to_string(self.work().join(name)).unwrap_or_default()
     }
 
     /// The subscriber's pieces, once it has everything that is stored; both must be the same bytes.
     #[track_caller]
-    pub fn pieced_together(&mut self) -> Vec<Event> {
+    pub(crate) fn pieced_together(&mut self) -> Vec<Event> {
         let session = self.session();
         let head = session.show().head_seq;
         self.until("the subscriber to have all", |this| {
@@ -201,62 +202,72 @@ impl<'w> Driver<'w> {
         };
         assert_eq!(text(&seen), text(&stored[..seen.len()]), "the subscriber's pieces are not the store");
         let numbers: Vec<u64> = seen.iter().map(|event| event.seq).collect();
-        assert_eq!(numbers, (1..=head).collect::<Vec<_>>(), "a gap or a double");
+        assert_eq!(numbers, (1..=seen.len() as u64).collect::<Vec<_>>(), "a gap or a double");
         seen
     }
 
     /// Processes of this world that are neither daemon nor test.
-    pub fn processes(&self) -> Vec<Process> {
+    pub(crate) fn processes(&self) -> Vec<Process> {
         let daemon = self.daemon.pid();
         self.world.processes().into_iter().filter(|one| one.pid != daemon).collect()
     }
 
     /// Nothing of any run is left.
     #[track_caller]
-    pub fn wait_nobody(&mut self) {
+    pub(crate) fn wait_nobody(&mut self) {
         self.until("nobody to be left", |this| this.processes().is_empty().then_some(()));
     }
 
-    /// How often the conversation on disk holds this message, as a prompt or as what joined a turn.
-    pub fn times_in_transcript(&self, message: &MessageAccepted) -> usize {
-        let id = message.message_id.to_string();
-        let holds = |record: &Value| match record["type"].as_str() {
-            Some("user") => record["uuid"] == id.as_str(),
-            Some("attachment") => record["attachment"]["source_uuid"] == id.as_str(),
-            _ => false,
-        };
-        self.transcript().iter().filter(|record| holds(record)).count()
+    pub(crate) fn times_in_transcript(&self, message: &MessageAccepted) -> usize {
+        times_in_transcript(self.world, &self.id, message)
     }
 
-    /// The records of every transcript of this session.
-    pub fn transcript(&self) -> Vec<Value> {
-        let projects = self.world.home().join("sessions").join(&self.id).join("home/.claude/projects");
-        let folders = std::fs::read_dir(projects).into_iter().flatten().map(|entry| entry.unwrap().path());
-        let files = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
-        let files = files.map(|entry| entry.unwrap().path());
-        let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-        let text: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    pub fn meta(&self, run: u32) -> Meta {
+    pub(crate) fn meta(&self, run: u32) -> Meta {
         Meta::read(self.world, &self.id, run)
     }
 }
 
+/// How often the conversation on disk holds this message, as a prompt or as what joined a turn.
+pub(crate) fn times_in_transcript(world: &World, session: &str, message: &MessageAccepted) -> usize {
+    let id = message.message_id.to_string();
+    let holds = |record: &Value| match record["type"].as_str() {
+        Some("user") => record["uuid"] == id.as_str(),
+        Some("attachment") => record["attachment"]["source_uuid"] == id.as_str(),
+        _ => false,
+    };
+    transcript(world, session).iter().filter(|record| holds(record)).count()
+}
+
+/// Whether a turn of a one-line answer is on disk: claude writes it down behind the result.
+pub(crate) fn is_on_disk(world: &World, session: &str, answer: &str) -> bool {
+    let says = |record: &Value| record["type"] == "assistant" && record["message"]["content"][0]["text"] == answer;
+    transcript(world, session).iter().any(says)
+}
+
+/// The records of every transcript of a session.
+fn transcript(world: &World, session: &str) -> Vec<Value> {
+    let projects = world.home().join("sessions").join(session).join("home/.claude/projects");
+    let folders = std::fs::read_dir(projects).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+    let files = files.map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    let text: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
 /// Who is there of a run.
 #[derive(Clone, Debug)]
-pub struct Meta {
-    pub run: String,
-    pub guard: Process,
-    pub shim: Process,
-    pub claude: Process,
+pub(crate) struct Meta {
+    pub(crate) run: String,
+    pub(crate) guard: Process,
+    pub(crate) shim: Process,
+    pub(crate) claude: Process,
 }
 
 impl Meta {
     /// Guard, shim and claude of a run, as the shim wrote them down.
     #[track_caller]
-    pub fn read(world: &World, session: &str, run: u32) -> Self {
+    pub(crate) fn read(world: &World, session: &str, run: u32) -> Self {
         let path = world.home().join(format!("sessions/{session}/runs/{run}/meta.json"));
         let meta: Value = serde_json::from_slice(&std::fs::read(path).expect("meta.json")).expect("JSON");
         let one = |name: &str| {
@@ -272,7 +283,7 @@ impl Meta {
     }
 
     /// Everything of the run that lives now: by its place in the tree, and by its environment.
-    pub fn tree(&self) -> Vec<Process> {
+    pub(crate) fn tree(&self) -> Vec<Process> {
         let mut tree = proc::descendants(self.guard.pid);
         tree.extend(proc::of_run(&self.run));
         tree.push(self.guard);
@@ -284,12 +295,17 @@ impl Meta {
 
 /// What two runs of one script have in common, in two lanes: when a message is accepted is the client's doing,
 /// and where that falls between claude's own words is chance.
-pub fn lanes(events: &[Event]) -> (Vec<Projected>, Vec<Projected>) {
+pub(crate) fn lanes(events: &[Event]) -> (Vec<Projected>, Vec<Projected>) {
     normalise(events).into_iter().partition(|one| one.kind == "input_accepted")
 }
 
+/// Whether an end tells of a SIGKILL: the sandbox's program passes it on as a shell does.
+pub(crate) fn by_sigkill(exit: &Exit) -> bool {
+    matches!((exit.code, exit.signal), (None, Some(9)) | (Some(137), None))
+}
+
 /// What castra itself said to claude.
-pub fn said_by_castra(events: &[Event]) -> Vec<String> {
+pub(crate) fn said_by_castra(events: &[Event]) -> Vec<String> {
     let said = events.iter().filter(|event| event.kind.as_str() == "input_accepted");
     let said = said.map(|event| serde_json::from_str::<Value>(event.data.get()).expect("JSON"));
     let own = said.filter(|data| data["by"] == "castra");

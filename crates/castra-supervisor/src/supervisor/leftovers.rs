@@ -1,0 +1,54 @@
+//! What a daemon left undone that died right after it had committed the end of a run: a shim that waits for its
+//! last acknowledgement, a session that wants to be resumed or removed. Looked for once, beside everything else.
+
+use crate::engine::Engine;
+use crate::host::{Join, RunDir};
+use crate::session::finish::afterwards;
+use crate::{Result, shown};
+use castra_proto::{SessionId, Timestamp};
+use castra_store::RunRow;
+use std::sync::Arc;
+use tracing::{debug, warn};
+
+/// Every ended session, the newest first.
+pub(super) async fn settle(engine: Arc<Engine>) {
+    let ended = match engine.store.ended_before(Timestamp(i64::MAX), u32::MAX).await {
+        Ok(ended) => ended,
+        Err(error) => {
+            warn!(%error, "what an earlier daemon left undone is not known");
+            return;
+        }
+    };
+    for session in ended.into_iter().rev() {
+        if *engine.closing.borrow() {
+            return;
+        }
+        if let Err(error) = one(&engine, session.id).await {
+            warn!(session = %session.id, %error, "what an earlier daemon left undone stays so");
+        }
+    }
+}
+
+async fn one(engine: &Arc<Engine>, id: SessionId) -> Result<()> {
+    for run in engine.store.runs(id).await? {
+        if run.state.is_final() {
+            dismiss(engine, run).await?;
+        }
+    }
+    // Read last: whoever was faster has made it a session that lives.
+    let Some(row) = engine.store.session(id).await?.filter(|row| row.state.is_final()) else { return Ok(()) };
+    let spec = engine.spec(id, &row.spec).await?;
+    afterwards(engine, id, &spec, &shown::view(&row)?).await
+}
+
+/// A shim ends when everything that it has logged is acknowledged.
+async fn dismiss(engine: &Arc<Engine>, run: RunRow) -> Result<()> {
+    let dir = RunDir(run.dir);
+    if !engine.host.tree_state(&dir).await?.shim_alive {
+        return Ok(());
+    }
+    debug!(run = %run.id, "a shim waits for its last acknowledgement");
+    let join = Join { run: run.id.0, epoch: engine.epoch, last: run.cursor };
+    let (_, mut writer) = engine.host.connect(&dir, join).await?.split();
+    Ok(writer.ack(run.cursor).await?)
+}
