@@ -50,7 +50,8 @@ fn each(fields: &Value, test: impl Fn(&Cli, &mut Driver<'_>)) {
         let answer = driver.ask("the word is plum");
         assert_eq!(answer, "You said: the word is plum", "{cli}");
         // What claude had not written down when it dies is forgotten, also when it was answered.
-        driver.until("the turn to be on disk", |this| is_on_disk(this.world, &this.id, &answer).then_some(()));
+        driver
+            .until("the turn to be on disk", |this| is_on_disk(this.world, &this.id, &answer).then_some(()));
         test(&cli, &mut driver);
     }
 }
@@ -61,7 +62,11 @@ fn kill_claude(cli: &Cli, driver: &mut Driver<'_>) -> Shown {
     assert!(claude.kill9());
     let shown = driver.wait_state(RunState::Ended);
     let exit = shown.exit.clone().expect("an exit");
-    assert_eq!((exit.cause, exit.reaped, by_sigkill(&exit)), (ExitCause::Crashed, Reaped::Proved, true), "{cli}: {exit:?}");
+    assert_eq!(
+        (exit.cause, exit.reaped, by_sigkill(&exit)),
+        (ExitCause::Crashed, Reaped::Proved, true),
+        "{cli}: {exit:?}"
+    );
     assert!(shown.pending.is_empty(), "{cli}: nobody waits for an answer any more");
     driver.wait_nobody();
     shown
@@ -199,7 +204,11 @@ fn killed_when_no_daemon_is_there_the_next_one_finds_the_same() {
         assert!(meta.claude.kill9());
         driver.revive();
         let exit = driver.wait_state(RunState::Ended).exit.expect("an exit");
-        assert_eq!((exit.cause, exit.reaped, by_sigkill(&exit)), (ExitCause::Crashed, Reaped::Proved, true), "{cli}: {exit:?}");
+        assert_eq!(
+            (exit.cause, exit.reaped, by_sigkill(&exit)),
+            (ExitCause::Crashed, Reaped::Proved, true),
+            "{cli}: {exit:?}"
+        );
         driver.wait_nobody();
         assert_eq!(driver.message(&message).state, MessageState::Interrupted, "{cli}");
         driver.resume();

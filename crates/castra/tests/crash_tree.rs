@@ -142,11 +142,7 @@ impl Case {
             left.extend(proc::of_run(&self.meta.run));
             left
         };
-        wait_until(
-            &format!("nobody to be left of {what}"),
-            || left().iter().all(may_be_left),
-            DEADLINE,
-        );
+        wait_until(&format!("nobody to be left of {what}"), || left().iter().all(may_be_left), DEADLINE);
         let gone = struck.elapsed();
         let escaped = left();
         println!(

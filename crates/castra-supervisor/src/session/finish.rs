@@ -277,7 +277,12 @@ impl Actor<'_> {
 }
 
 /// The run is final and committed: what the spec wants next. Done again after a crash, it does no more.
-pub(crate) async fn afterwards(engine: &Arc<Engine>, id: SessionId, spec: &SessionSpec, view: &View) -> Result<()> {
+pub(crate) async fn afterwards(
+    engine: &Arc<Engine>,
+    id: SessionId,
+    spec: &SessionSpec,
+    view: &View,
+) -> Result<()> {
     let Some(exit) = &view.exit else { return Ok(()) };
     if spec.auto_resume
         && matches!(exit.cause, ExitCause::Crashed | ExitCause::Lost)

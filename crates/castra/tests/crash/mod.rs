@@ -240,7 +240,8 @@ pub(crate) fn times_in_transcript(world: &World, session: &str, message: &Messag
 
 /// Whether a turn of a one-line answer is on disk: claude writes it down behind the result.
 pub(crate) fn is_on_disk(world: &World, session: &str, answer: &str) -> bool {
-    let says = |record: &Value| record["type"] == "assistant" && record["message"]["content"][0]["text"] == answer;
+    let says =
+        |record: &Value| record["type"] == "assistant" && record["message"]["content"][0]["text"] == answer;
     transcript(world, session).iter().any(says)
 }
 
