@@ -224,6 +224,25 @@ fn the_users_own_claude_folder_is_neither_read_nor_written_in_the_sandbox() {
     clis().iter().for_each(|cli| untouched(cli, "auto"));
 }
 
+// --- What castra hands to claude --------------------------------------------------------------------------------
+
+#[test]
+fn settings_reach_claude_in_the_sandbox_and_are_not_the_agents_to_change() {
+    let attempt = r#"run: f=$(tr '\0' '\n' </proc/$PPID/cmdline | sed -n 's/^--settings=//p'); { echo "$SEEN"; echo x >>"$f"; mv "$f" x; rm -r "${f%/*}"; } >out.txt 2>&1; true"#;
+    for (cli, home) in clis().iter().flat_map(|cli| [(cli, "isolated"), (cli, "user")]) {
+        let world = World::new(CASTRA, &cli.path, SCRIPT);
+        let daemon = world.daemon();
+        let session = daemon.session(json!({
+            "home": home, "sandbox": "strict", "allowed_tools": ["Bash"], "settings": {"env": {"SEEN": "seen"}},
+        }));
+        assert_eq!(session.ask(attempt), "done", "{cli} {home}");
+        let said = fs::read_to_string(Path::new(&session.show().cwd.unwrap()).join("out.txt")).unwrap();
+        assert_eq!(said.lines().next(), Some("seen"), "{cli} {home}: {said}");
+        assert!(said.matches("Read-only file system").count() >= 3, "{cli} {home}: {said}");
+        session.act("stop");
+    }
+}
+
 // --- Secrets ------------------------------------------------------------------------------------------------
 
 /// Every file and folder below, links not followed.
