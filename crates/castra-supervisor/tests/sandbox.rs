@@ -2,6 +2,9 @@
 //!
 //! Every attack is shown to work without the wall that stops it, wherever that can be done safely here.
 
+// Helpers of tests, which clippy does not know for tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "sandbox/bed.rs"]
 mod bed;
 mod common;

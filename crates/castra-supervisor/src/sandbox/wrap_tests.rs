@@ -42,10 +42,13 @@ const HOME: &str = "/home/u/.local/share/castra/sessions/s/home";
 const FILES: &str = "/home/u/.local/share/castra/sessions/s/home/.castra";
 const CLAUDE: &str = "/home/u/.local/share/castra/claude/2.1.197/claude";
 
+/// A case, its paths, and what is mounted for it.
+type Seen = (&'static str, Paths, Vec<(&'static str, Mount)>);
+
 #[test]
 fn what_each_session_sees() {
     use Mount::*;
-    let table: Vec<(&str, Paths, Vec<(&str, Mount)>)> = vec![
+    let table: Vec<Seen> = vec![
         ("a fresh workspace", paths(), vec![(CLAUDE, ReadOnly), (HOME, Writable), (WORK, Writable)]),
         (
             "what castra hands to claude, in the session's own home",
