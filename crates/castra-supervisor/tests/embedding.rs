@@ -168,13 +168,13 @@ async fn a_turn_that_failed_or_was_cut_off_is_an_error_with_its_result() {
     let Error::Turn(result) = refused else { panic!("{refused:?}") };
     assert!(!result.ok && result.seq > 0, "{result:?}");
 
+    let before = session.show().await.unwrap().head_seq;
     let slow = tokio::spawn({
         let session = session.clone();
         async move { session.ask("be slow").await }
     });
     // It has to be in the turn, or there is nothing to interrupt.
-    let after = session.show().await.unwrap().head_seq;
-    wait_for_kind(&session, "input_delivered", after.saturating_sub(1)).await;
+    wait_for_kind(&session, "input_delivered", before).await;
     soon("the interrupt", session.interrupt()).await.unwrap();
     let cut = soon("the cut", slow).await.unwrap().unwrap_err();
     match &cut {
@@ -183,12 +183,12 @@ async fn a_turn_that_failed_or_was_cut_off_is_an_error_with_its_result() {
     }
     assert_eq!(ask(&session, "and now?").await, "You said: and now?", "the session goes on");
 
+    let before = session.show().await.unwrap().head_seq;
     let ended = tokio::spawn({
         let session = session.clone();
         async move { session.ask("be slow again").await }
     });
-    let after = session.show().await.unwrap().head_seq;
-    wait_for_kind(&session, "input_delivered", after.saturating_sub(1)).await;
+    wait_for_kind(&session, "input_delivered", before).await;
     soon("the end", session.close()).await.unwrap();
     let error = soon("no answer", ended).await.unwrap().unwrap_err();
     match &error {
