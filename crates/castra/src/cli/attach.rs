@@ -13,6 +13,7 @@ use castra_proto::spec::Mode;
 use castra_proto::{ErrorCode, OwnKind, RunState, Session};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 #[derive(Args, Debug)]
@@ -90,6 +91,8 @@ async fn chat_after(ctx: &Ctx, client: &Client, session: &Session, after: u64) -
     let mut busy = session.busy;
     desk.look(client, &id, &mut view).await?;
     let mut ticks = tokio::time::interval(TICK);
+    // Whoever thought about a question for a minute is not shown that minute's frames at once.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         let said = tokio::select! {
             item = follow.next() => {

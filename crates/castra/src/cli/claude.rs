@@ -102,7 +102,9 @@ fn pin(version: &str, ctx: &Ctx) -> Result<(), Failure> {
         std::fs::create_dir_all(folder)?;
     }
     std::fs::write(&path, pinned(&old, version))?;
-    ctx.out.hint("a running daemon reads it at its next start: castra down");
+    ctx.out.hint(&format!(
+        "a running daemon reads it at its next start: castra down. `castra claude install {version}` fetches it"
+    ));
     ctx.out.either(&json!({ "version": version, "file": path }), || {
         format!("{} now says claude {version}", path.display())
     })

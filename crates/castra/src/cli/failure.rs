@@ -86,6 +86,9 @@ fn hint_of(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::Unauthorized => "set CASTRA_TOKEN; `castra token create` on the server makes one",
         ErrorCode::CliNotFound => "`castra claude install` fetches one; `castra doctor` says what is missing",
         ErrorCode::SandboxUnavailable => "`castra doctor` says what is missing",
+        ErrorCode::AuthFailed => {
+            "`--home user` uses your own login, `--env ANTHROPIC_API_KEY` passes your key on, `--demo` needs neither"
+        }
         ErrorCode::DiskFull => "`castra prune` removes what retention allows",
         ErrorCode::Internal => "the daemon's log is in $CASTRA_HOME/log/castra.log",
         _ => return None,

@@ -15,6 +15,7 @@ use castra_proto::{ErrorCode, Event, MessageId, OwnKind, Session};
 use std::collections::HashSet;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 /// For events that are committed already.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -215,6 +216,8 @@ pub(super) async fn to_the_end(
     let mut interrupts = Interrupts::new()?;
     let mut interrupted = false;
     let mut ticks = tokio::time::interval(TICK);
+    // Whoever thought about a question for a minute is not shown that minute's frames at once.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             item = follow.next() => {
