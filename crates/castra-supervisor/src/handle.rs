@@ -2,7 +2,7 @@
 //! refuses to be its lifetime: handles are dropped freely, sessions end when they are told to.
 //!
 //! ```
-//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo/mod.rs"));
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo/setup.in"));
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use castra_supervisor::{Config, Supervisor};
 //!

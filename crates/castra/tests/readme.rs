@@ -15,7 +15,6 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("sh account", "needs an account, and costs money"),
     ("text", "no commands"),
     ("rust", "run by the documentation tests of castra-supervisor"),
-    ("toml", "no commands"),
 ];
 
 struct Block {

@@ -59,7 +59,7 @@ impl Messages {
     /// The next message, as [`Events::next`]. Turns are told apart by their result:
     ///
     /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo/mod.rs"));
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo/setup.in"));
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let home = tempfile::tempdir()?;
     /// # let supervisor = castra_supervisor::Supervisor::open(demo_config(home.path()).await?).await?;

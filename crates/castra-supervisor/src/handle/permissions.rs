@@ -38,7 +38,7 @@ impl Session {
     /// decided or the turn was interrupted, is dropped.
     ///
     /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo/mod.rs"));
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo/setup.in"));
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let home = tempfile::tempdir()?;
     /// # let supervisor = castra_supervisor::Supervisor::open(demo_config(home.path()).await?).await?;

@@ -162,7 +162,7 @@ fn blocks_of_the_readme_say_what_they_are() {
             continue;
         }
         run += usize::from(line == "sh");
-        let known = ["sh", "sh build", "sh account", "sh terminal", "text"];
+        let known = ["sh", "sh build", "sh account", "sh terminal", "rust", "text"];
         assert!(known.contains(&line), "a block is {line:?}, not one of {known:?}");
     }
     assert!(run > 5, "only {run} blocks can be run");
