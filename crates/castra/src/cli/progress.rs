@@ -178,7 +178,12 @@ impl Progress {
                 line(Style::Bold, format!("> {}", str_of(data, "text")))
             }
             OwnKind::PermissionAnswered => {
-                let verb = if data["behavior"] == "deny" { "denied" } else { "allowed" };
+                let verb = match data["answer"]["behavior"].as_str() {
+                    Some("allow") => "allowed",
+                    Some("deny") => "denied",
+                    // Withdrawn by claude, or its run was over.
+                    _ => "not needed any more",
+                };
                 let by = str_of(data, "by");
                 let line =
                     one_line(&format!("{verb}{}{by}", if by.is_empty() { "" } else { " by " }), self.width);

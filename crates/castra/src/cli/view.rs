@@ -35,8 +35,10 @@ pub(super) struct View {
     words: Words,
     /// Words were written without a newline behind them.
     mid_line: bool,
-    /// The text block that is on the screen, complete, as the last thing on stdout.
+    /// The text block that is on the screen as the last thing on stdout.
     on_stdout: String,
+    /// That block is complete: the next words begin another.
+    block_over: bool,
     spinner: Option<Spinner>,
 }
 
@@ -56,7 +58,7 @@ impl View {
         let spins = show == Show::Everything && out.stderr_tty && !dumb;
         let progress = Progress::new(out.width());
         let spinner = spins.then(|| Spinner { since: Instant::now(), frame: 0, shown: false });
-        Self { out, progress, show, words, mid_line: false, on_stdout: String::new(), spinner }
+        Self { out, progress, show, words, mid_line: false, on_stdout: String::new(), block_over: true, spinner }
     }
 
     /// For `castra run`: everything on a terminal, only the answer in a pipe.
@@ -90,7 +92,7 @@ impl View {
                     self.out.note(&self.out.paint(style, &text));
                 }
                 Piece::Text(text) => {
-                    if !self.mid_line {
+                    if std::mem::take(&mut self.block_over) {
                         self.on_stdout.clear();
                     }
                     match self.words {
@@ -102,7 +104,10 @@ impl View {
                     }
                     self.mid_line = !text.ends_with('\n');
                 }
-                Piece::EndText => self.end_line()?,
+                Piece::EndText => {
+                    self.block_over = true;
+                    self.end_line()?;
+                }
             }
         }
         Ok(())

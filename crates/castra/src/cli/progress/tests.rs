@@ -74,8 +74,18 @@ fn one_event_at_a_time() {
         ("exit", json!({"cause":"crashed","code":1}), vec![line(Style::Red, "claude ended: crashed")]),
         (
             "permission_answered",
-            json!({"behavior":"allow","by":"cli"}),
+            json!({"state":"decided","answer":{"behavior":"allow"},"by":"cli"}),
             vec![line(Style::Dim, "  ⎿ allowed by cli")],
+        ),
+        (
+            "permission_answered",
+            json!({"state":"decided","answer":{"behavior":"deny"},"by":"token:7"}),
+            vec![line(Style::Dim, "  ⎿ denied by token:7")],
+        ),
+        (
+            "permission_answered",
+            json!({"state":"superseded"}),
+            vec![line(Style::Dim, "  ⎿ not needed any more")],
         ),
         ("stream_event", json!({"event":{}}), vec![]),
         ("something_new", json!({"any":1}), vec![]),
