@@ -34,7 +34,10 @@ fn blocks(page: &str) -> (Vec<Block>, usize) {
                     "sh" => run.push(block),
                     fence => {
                         let known = NOT_RUN.iter().any(|(name, _)| *name == fence);
-                        assert!(known, "README.md:{n}: a block `{fence}`: mark it `sh`, or say here why it is not run");
+                        assert!(
+                            known,
+                            "README.md:{n}: a block `{fence}`: mark it `sh`, or say here why it is not run"
+                        );
                         others += 1;
                     }
                 }

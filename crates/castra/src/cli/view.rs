@@ -58,7 +58,16 @@ impl View {
         let spins = show == Show::Everything && out.stderr_tty && !dumb;
         let progress = Progress::new(out.width());
         let spinner = spins.then(|| Spinner { since: Instant::now(), frame: 0, shown: false });
-        Self { out, progress, show, words, mid_line: false, on_stdout: String::new(), block_over: true, spinner }
+        Self {
+            out,
+            progress,
+            show,
+            words,
+            mid_line: false,
+            on_stdout: String::new(),
+            block_over: true,
+            spinner,
+        }
     }
 
     /// For `castra run`: everything on a terminal, only the answer in a pipe.
