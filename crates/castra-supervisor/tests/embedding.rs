@@ -7,7 +7,7 @@ use castra_proto::permission::PermissionAnswer;
 use castra_proto::session::ExitCause;
 use castra_proto::{ErrorCode, OwnKind, RunState, SessionSpec};
 use castra_supervisor::config::{Config, Demo, DemoEndpoint};
-use castra_supervisor::{Error, Session, Supervisor};
+use castra_supervisor::{Error, Frame, Session, Supervisor};
 use futures::future::BoxFuture;
 use std::future::pending;
 use std::sync::Arc;
@@ -97,17 +97,18 @@ async fn ask(session: &Session, text: &str) -> String {
     soon(text, session.ask(text)).await.unwrap().text
 }
 
-async fn wait_for_kind(session: &Session, kind: &str, after: u64) -> u64 {
-    let mut events = session.events(after).await.unwrap();
-    soon(kind, async {
+/// Until claude has begun to speak: it says that it has a message only when it has answered.
+async fn wait_for_words(supervisor: &Supervisor, session: &Session, after: u64) {
+    let mut frames = supervisor.subscribe(session.id(), after).await.unwrap();
+    soon("the first words", async {
         loop {
-            let event = events.next().await.expect("the session is there").unwrap();
-            if event.kind.as_str() == kind {
-                return event.seq;
+            let batch = frames.next().await.expect("the session is there").unwrap();
+            if batch.iter().any(|frame| matches!(frame, Frame::Partial(_))) {
+                return;
             }
         }
     })
-    .await
+    .await;
 }
 
 fn code(error: &Error) -> ErrorCode {
@@ -173,8 +174,7 @@ async fn a_turn_that_failed_or_was_cut_off_is_an_error_with_its_result() {
         let session = session.clone();
         async move { session.ask("be slow").await }
     });
-    // It has to be in the turn, or there is nothing to interrupt.
-    wait_for_kind(&session, "input_delivered", before).await;
+    wait_for_words(&supervisor, &session, before).await;
     soon("the interrupt", session.interrupt()).await.unwrap();
     let cut = soon("the cut", slow).await.unwrap().unwrap_err();
     match &cut {
@@ -188,7 +188,7 @@ async fn a_turn_that_failed_or_was_cut_off_is_an_error_with_its_result() {
         let session = session.clone();
         async move { session.ask("be slow again").await }
     });
-    wait_for_kind(&session, "input_delivered", before).await;
+    wait_for_words(&supervisor, &session, before).await;
     soon("the end", session.close()).await.unwrap();
     let error = soon("no answer", ended).await.unwrap().unwrap_err();
     match &error {

@@ -90,7 +90,7 @@ fn what_readme_shows_can_be_typed() {
     for promised in [
         "Hello! I am the scripted model of castra's demo.",
         "counter",
-        "A haiku for haiku.txt:",
+        "Write wants to run",
         "nothing said is lost.",
         "- count to 30 slowly",
         "I will remember: the fork",

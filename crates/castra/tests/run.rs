@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use castra_testkit::{World, clis};
+use std::io::BufRead as _;
 
 const CASTRA: &str = env!("CARGO_BIN_EXE_castra");
 
@@ -82,4 +83,23 @@ fn stream_json_is_every_event_and_json_is_the_message() {
         (&message["state"], &message["result"]["text"]),
         (&"answered".into(), &"You said: two".into())
     );
+}
+
+#[test]
+fn a_reader_that_leaves_early_ends_what_was_started() {
+    let cli = clis().remove(0);
+    let world = World::new(CASTRA, &cli.path, SCRIPT);
+    let mut run = world
+        .castra(["run", "--fresh", "--output-format", "stream-json"])
+        .args(world.run_flags())
+        .arg("one")
+        .spawn();
+    let mut first = String::new();
+    // The pipe is closed behind the first line, as `| head -1` does.
+    std::io::BufReader::new(run.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.starts_with(r#"{"seq":1,"#), "{first}");
+    let status = run.wait().unwrap();
+    assert!(status.success(), "a closed pipe is no error: {status}");
+    let listed = world.cli(["ps", "--all", "--json"]).json();
+    assert_eq!(listed["items"][0]["state"], "ended", "{listed:#}");
 }

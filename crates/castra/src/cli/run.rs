@@ -93,14 +93,16 @@ pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
     let mut desk = Desk::new(if out.stderr_tty { Lines::of_terminal() } else { None });
     // From the start of what is new: a conversation that goes on does not tell its history again.
     let after = if resumes { accepted.seq.saturating_sub(1) } else { 0 };
-    let ended = to_the_end(&client, &session, accepted.message_id, after, &mut view, &mut desk).await?;
+    let ended = to_the_end(&client, &session, accepted.message_id, after, &mut view, &mut desk).await;
     let outcome = match ended {
-        Ended::Left => {
+        Ok(Ended::Left) => {
             view.note(&format!("the session goes on; `castra attach {id}` returns to it"))?;
             return Err(Failure::silent(INTERRUPTED));
         }
-        Ended::Message(message) => answered(&message, schema, format, &mut view),
-        Ended::Session(session) => over(&session, format, &mut view),
+        Ok(Ended::Message(message)) => answered(&message, schema, format, &mut view),
+        Ok(Ended::Session(session)) => over(&session, format, &mut view),
+        // Also where nobody reads any more, as behind `| head`: what was started is still ended.
+        Err(failure) => Err(failure),
     };
     drop(view);
     // What this command started it ends; a session that ran before is somebody else's.
@@ -115,7 +117,7 @@ pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
         match client.act(&id, "stop").await {
             Ok(_) => {}
             Err(error) if error.problem().is_some() => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return outcome.and(Err(error.into())),
         }
     }
     outcome
@@ -194,9 +196,15 @@ fn answered(message: &Message, schema: bool, format: Format, view: &mut View) ->
         return Err(failed(result));
     }
     if format == Format::Text {
-        match result.structured_output.as_ref().filter(|_| schema) {
-            Some(value) => view.answer(&value.to_string())?,
-            None => view.answer(&result.text)?,
+        match &result.structured_output {
+            Some(value) if schema => view.answer(&value.to_string())?,
+            None if schema => {
+                return Err(Failure::new(
+                    "claude gave an answer, and not in the form that --schema asks for",
+                )
+                .hint(format!("castra logs {session} has it")));
+            }
+            _ => view.answer(&result.text)?,
         }
     }
     if view.out.stderr_tty {

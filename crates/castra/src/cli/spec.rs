@@ -226,7 +226,9 @@ impl SpecArgs {
             spec.workdir = None;
         } else if let Some(folder) = &self.workdir {
             spec.workdir = Some(absolute(folder)?);
-        } else if spec.workdir.is_none() && !self.demo && !spec.demo && self.spec.is_none() {
+        } else if spec.workdir.is_none()
+            && (self.continue_ || !(self.demo || spec.demo || self.spec.is_some()))
+        {
             spec.workdir = Some(absolute(Path::new("."))?);
         }
         if let Some(home) = self.home {
