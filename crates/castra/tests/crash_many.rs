@@ -103,12 +103,12 @@ fn twenty_busy_sessions_do_not_notice_a_daemon_of_another_build() {
         let mut daemon = world.daemon();
         daemon.kill9();
         daemon.start_again_as(Path::new(CASTRA), &[(DAEMON_VERSIONS, skew.old), (SHIM_VERSIONS, skew.shims)]);
-        let sessions: Vec<Busy> = (0..20).map(|_| busy(&daemon, json!({}), "drip 60 100")).collect();
+        let sessions: Vec<Busy> = (0..20).map(|_| busy(&daemon, json!({}), "drip 100 100")).collect();
         take_over(&mut daemon, skew, &next);
         let during = sessions.iter().filter(|one| one.session.show().state == RunState::Running).count();
         println!("shims {}, daemon {} then {}: {during} of 20 still busy", skew.shims, skew.old, skew.new);
         assert!(during > 0, "the takeover came too late to show anything");
-        let text: String = (1..=60).map(|n| format!("{n} ")).collect();
+        let text: String = (1..=100).map(|n| format!("{n} ")).collect();
         sessions.iter().for_each(|one| one.check(&text));
         for one in &sessions {
             assert_eq!(one.session.ask("echo and now"), "and now", "the new daemon writes to the old shim");
@@ -128,16 +128,16 @@ fn twenty_busy_sessions_do_not_notice_a_daemon_of_another_build() {
 fn a_daemon_that_speaks_no_common_version_harms_nothing() {
     let world = World::new(CASTRA, fake_claude(), SCRIPT);
     let mut daemon = world.daemon();
-    let one = busy(&daemon, json!({}), "drip 60 100");
+    let one = busy(&daemon, json!({}), "drip 100 100");
     daemon.kill9();
     daemon.start_again_as(Path::new(CASTRA), &[(DAEMON_VERSIONS, "9")]);
     // Its tries are in its log; the run is neither lost nor killed.
     let log = || std::fs::read_to_string(world.home().join("log/castra.log")).unwrap_or_default();
-    wait_until("a refusal", || log().contains("no common protocol version"), DEADLINE);
+    wait_until("a refusal", || log().contains("NoCommonVersion"), DEADLINE);
     assert_eq!(one.session.show().state, RunState::Running);
     daemon.kill9();
     daemon.start_again();
-    one.check(&(1..=60).map(|n| format!("{n} ")).collect::<String>());
+    one.check(&(1..=100).map(|n| format!("{n} ")).collect::<String>());
 }
 
 #[test]
@@ -181,18 +181,14 @@ fn two_hundred_sessions_answer_again_after_the_daemon_was_killed() {
     let killed = Instant::now();
     daemon.start_again();
     let up = killed.elapsed();
-    let sent: Vec<_> = sessions.iter().map(|one| one.send("echo again")).collect();
-    let accepted = killed.elapsed();
-    for (one, message) in sessions.iter().zip(&sent) {
-        let answer = one.answer_to(message).result.expect("a result");
-        assert_eq!(answer.text, "again");
-    }
-    let answered = killed.elapsed();
+    std::thread::scope(|scope| {
+        for some in sessions.chunks(COUNT / 8) {
+            scope.spawn(|| some.iter().for_each(|one| assert_eq!(one.ask("echo again"), "again")));
+        }
+    });
+    let (up, answered) = (up.as_millis(), killed.elapsed().as_millis());
     println!(
-        "{COUNT} sessions after kill -9: daemon up {} ms, {COUNT} messages accepted {} ms, all answered {} ms",
-        up.as_millis(),
-        accepted.as_millis(),
-        answered.as_millis()
+        "{COUNT} sessions after kill -9: daemon up after {up} ms, all have answered after {answered} ms"
     );
     let pids = |shown: &[Shown]| shown.iter().map(|one| (one.pid, one.shim_pid, one.run)).collect::<Vec<_>>();
     let now: Vec<Shown> = sessions.iter().map(Session::show).collect();

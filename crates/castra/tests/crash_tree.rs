@@ -99,19 +99,24 @@ fn prepare(world: &World, daemon: &Daemon<'_>, victim: Victim, in_tool: bool, sa
     assert_eq!(answer, "You said: the word is plum");
     wait_until("the turn to be on disk", || is_on_disk(world, &session.id, &answer), DEADLINE);
     let meta = Meta::read(world, &session.id, 1);
+    let family: &[&str] = if in_tool { &CHILDREN } else { &[] };
     if in_tool {
         session.send("run the tool");
-        let all_there = || {
-            let arguments: Vec<String> = meta.tree().into_iter().map(Process::arguments).collect();
-            CHILDREN.iter().all(|child| arguments.iter().any(|found| found.contains(child)))
-        };
-        wait_until("the tool's whole family", all_there, DEADLINE);
     }
+    let tree = wait_for(
+        "the tool's whole family",
+        || {
+            let tree = meta.tree();
+            let arguments: Vec<String> = tree.iter().map(|one| one.arguments()).collect();
+            let there = |child: &&str| arguments.iter().any(|found| found.contains(*child));
+            family.iter().all(there).then_some(tree)
+        },
+        DEADLINE,
+    );
     let shown = session.show();
     if sandbox == "off" {
         assert_eq!(shown.sandbox.kind, SandboxKind::None);
     }
-    let tree = meta.tree();
     let what = format!("{victim:?}, in a tool: {in_tool}, sandbox {sandbox} ({:?})", shown.sandbox.kind);
     let has_left = |one: &Process| ["sleep 1002", "sleep 1003"].iter().any(|it| one.arguments().contains(it));
     let escapees = tree.iter().copied().filter(has_left).collect();
