@@ -1,6 +1,6 @@
 //! What castra holds while nothing happens, and how fast it is back when the daemon was killed.
 
-use crate::proc::{all, fine_cpu_us, rss_mb, status};
+use crate::proc::{ran_us, rss_mb, status, threads_ns};
 use crate::report::{Row, at_most, fact, progress, row};
 use crate::rig::{Programs, Rig};
 use crate::wire::Client;
@@ -26,6 +26,8 @@ pub(crate) fn run(programs: &Programs) -> Result<Vec<Row>> {
     let threads = status(rig.daemon_pid(), "Threads")?;
     rows.push(at_most("memory", "shim, resident", rss_mb(rig.heaviest_shim()?)?, 5.0, "MB", "< 5 MB"));
     rows.push(at_most("memory", "daemon with one session", one, 20.0, "MB", "< 20 MB"));
+    let own = status(rig.daemon_pid(), "RssAnon")? * 1024.0 / 1e6;
+    rows.push(fact("memory", "of it its own; the rest is the program's pages", own, "MB"));
 
     progress(&format!("memory: {SESSIONS} sessions"));
     let began = Instant::now();
@@ -46,9 +48,9 @@ pub(crate) fn run(programs: &Programs) -> Result<Vec<Row>> {
 
     progress(&format!("memory: {} s of nothing", IDLE.as_secs()));
     let pids = rig.castras();
-    let used = all(&pids, fine_cpu_us);
+    let used = threads_ns(&pids);
     std::thread::sleep(IDLE);
-    let idle = (all(&pids, fine_cpu_us) - used) / IDLE.as_secs_f64() / 1e4;
+    let idle = ran_us(&used, &threads_ns(&pids)) / IDLE.as_secs_f64() / 1e4;
     let many_threads = status(rig.daemon_pid(), "Threads")?;
     rows.push(at_most(
         "memory",

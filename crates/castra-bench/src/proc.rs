@@ -1,6 +1,7 @@
 //! What the kernel says of processes: CPU, memory, threads. Refuses to know whose they are.
 
 use anyhow::{Context as _, Result};
+use std::collections::BTreeMap;
 use std::fs;
 
 /// The length of a tick of `/proc/<pid>/stat`, in µs: `USER_HZ` is 100 on every architecture of Linux.
@@ -15,14 +16,24 @@ pub(crate) fn cpu_us(pid: i32) -> f64 {
     (number(11) + number(12)) * TICK_US
 }
 
-/// The same of the threads that live, to the nanosecond: for what hardly costs anything. µs.
-pub(crate) fn fine_cpu_us(pid: i32) -> f64 {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
-    let run = |path: std::path::PathBuf| {
-        let text = fs::read_to_string(path.join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<f64>().ok()
-    };
-    tasks.flatten().filter_map(|task| run(task.path())).sum::<f64>() / 1000.0
+/// What each thread of these processes has run, to the nanosecond: for what hardly costs anything.
+pub(crate) fn threads_ns(pids: &[i32]) -> BTreeMap<(i32, String), u64> {
+    let mut found = BTreeMap::new();
+    for pid in pids {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            if let Some(ran) = text.split(' ').next().and_then(|ran| ran.parse().ok()) {
+                found.insert((*pid, task.file_name().to_string_lossy().into_owned()), ran);
+            }
+        }
+    }
+    found
+}
+
+/// Of the threads that are there at both times, and of those that came. µs.
+pub(crate) fn ran_us(before: &BTreeMap<(i32, String), u64>, after: &BTreeMap<(i32, String), u64>) -> f64 {
+    let ran = |(thread, now): (_, &u64)| now.saturating_sub(before.get(thread).copied().unwrap_or(0));
+    after.iter().map(ran).sum::<u64>() as f64 / 1000.0
 }
 
 pub(crate) fn all(pids: &[i32], of: fn(i32) -> f64) -> f64 {

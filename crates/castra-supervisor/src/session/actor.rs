@@ -84,6 +84,8 @@ pub(crate) struct Actor<'a> {
     /// The last record that the log had when it was joined, until it is decoded. Nothing is written before:
     /// a choice made from what the store knew could be made a second time, and differently.
     pub behind: Option<u64>,
+    /// As the session's row has it, once this actor has written it.
+    cwd: Option<String>,
     /// When the uncommitted must be committed.
     lazy: Option<Instant>,
     quiet_bytes: usize,
@@ -141,6 +143,7 @@ impl<'a> Actor<'a> {
             writer: None,
             permit: None,
             behind: None,
+            cwd: None,
             lazy: None,
             quiet_bytes: 0,
             ending: None,
@@ -333,7 +336,7 @@ impl<'a> Actor<'a> {
             view: Some(serde_json::to_string(&self.view).map_err(|error| {
                 Error::new(castra_proto::ErrorCode::Internal, format!("a view cannot be stored: {error}"))
             })?),
-            cwd: self.view.cwd.clone(),
+            cwd: self.view.cwd.clone().filter(|cwd| self.cwd.as_ref() != Some(cwd)),
             ..SessionUpdate::default()
         }));
         let hold = self.decoder.hold();
@@ -354,6 +357,7 @@ impl<'a> Actor<'a> {
             // For a message that is found answered only later.
             result.seq = committed.first_seq + at as u64;
         }
+        self.cwd.clone_from(&self.view.cwd);
         self.run.cursor = self.run.decoded;
         self.run.hold = hold;
         self.run.state = self.view.state;

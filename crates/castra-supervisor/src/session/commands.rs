@@ -46,8 +46,12 @@ impl Commands {
 impl Actor<'_> {
     pub(crate) async fn load_commands(&mut self) -> Result<()> {
         let store = &self.engine.store;
-        self.commands.waiting = store.messages(self.id, &[MessageState::Queued]).await?;
-        self.commands.open = store.open_commands(self.id).await?;
+        let queued = [MessageState::Queued];
+        // A message waits for both: side by side, since each is a trip to a thread of SQLite's.
+        let (waiting, open) =
+            tokio::try_join!(store.messages(self.id, &queued), store.open_commands(self.id))?;
+        self.commands.waiting = waiting;
+        self.commands.open = open;
         if let Some(in_flight) = &self.view.in_flight {
             self.commands.waiting.retain(|message| message.id != in_flight.message);
         }
@@ -188,10 +192,10 @@ impl Actor<'_> {
     fn withdrawn(&mut self, message: MessageId) {
         self.commands.waiting.retain(|waiting| waiting.id != message);
         self.view.in_flight.take_if(|in_flight| in_flight.message == message);
-        self.changes.push(Change::Message(MessageUpdate {
+        self.change_message(MessageUpdate {
             state: Some(MessageState::Withdrawn),
             ..MessageUpdate::new(message)
-        }));
+        });
         let event = self.view.event(now(), OwnKind::Queued, &json!({"withdrawn": message}));
         self.added.events.push(event);
     }
@@ -210,11 +214,11 @@ impl Actor<'_> {
         if self.commands.waiting.iter().any(|waiting| waiting.id == message) {
             self.commands.waiting.retain(|waiting| waiting.id != message);
             self.view.in_flight = Some(super::view::InFlight { message, turn_began: false });
-            self.changes.push(Change::Message(MessageUpdate {
+            self.change_message(MessageUpdate {
                 state: Some(MessageState::Written),
                 run: Some(self.run.n),
                 ..MessageUpdate::new(message)
-            }));
+            });
             return;
         }
         let Some(command) = self.commands.open.iter_mut().find(|open| open.id.0 == id) else { return };
@@ -246,13 +250,13 @@ impl Actor<'_> {
         for effect in std::mem::take(&mut self.added.effects) {
             match effect {
                 Effect::Delivered { message, turn, event } => {
-                    self.changes.push(Change::Message(MessageUpdate {
+                    self.change_message(MessageUpdate {
                         state: Some(MessageState::Delivered),
                         run: Some(self.run.n),
                         turn: Some(turn),
                         delivered: Some(SeqAt::Event(event)),
                         ..MessageUpdate::new(message)
-                    }));
+                    });
                 }
                 Effect::Answered { message, result, event } => {
                     self.message_result(message, MessageState::Answered, Some(&*result), event);
@@ -282,6 +286,25 @@ impl Actor<'_> {
         }
     }
 
+    /// What a fold says of one message is one statement: delivered and answered often come together.
+    fn change_message(&mut self, update: MessageUpdate) {
+        let held = self.changes.iter_mut().find_map(|change| match change {
+            Change::Message(held)
+                if held.id == update.id && held.from.is_empty() && update.from.is_empty() =>
+            {
+                Some(held)
+            }
+            _ => None,
+        });
+        let Some(held) = held else { return self.changes.push(Change::Message(update)) };
+        held.state = update.state.or(held.state);
+        held.run = update.run.or(held.run);
+        held.turn = update.turn.or(held.turn);
+        held.delivered = update.delivered.or(held.delivered);
+        held.result = update.result.or(held.result.take());
+        held.result_at = update.result_at.or(held.result_at);
+    }
+
     fn message_result(
         &mut self,
         message: MessageId,
@@ -289,12 +312,12 @@ impl Actor<'_> {
         result: Option<&castra_proto::api::TurnResult>,
         event: Option<usize>,
     ) {
-        self.changes.push(Change::Message(MessageUpdate {
+        self.change_message(MessageUpdate {
             state: Some(state),
             result: result.map(|result| json!(result)),
             result_at: event.map(SeqAt::Event),
             ..MessageUpdate::new(message)
-        }));
+        });
     }
 
     fn became_ready(&mut self, response: Value) {

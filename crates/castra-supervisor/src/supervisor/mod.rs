@@ -125,6 +125,10 @@ impl Supervisor {
 
     /// Resolves an id, a unique prefix (4 characters or more) or a name.
     pub async fn resolve(&self, reference: &str) -> Result<SessionId> {
+        // Whoever is driven is there: no trip to the store for what every call on a live session asks.
+        if let Some(id) = reference.parse().ok().filter(|id| self.engine.has_actor(*id)) {
+            return Ok(id);
+        }
         match self.engine.store.find(reference).await? {
             Found::One(row) => Ok(row.id),
             Found::None => Err(Error::session_not_found(reference)),

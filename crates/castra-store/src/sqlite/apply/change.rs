@@ -1,6 +1,6 @@
 //! What a commit does besides its events: one statement, or a few, for each change. Refuses to decide.
 
-use super::{Current, guard, seq};
+use super::{Current, Span, guard, seq};
 use crate::commit::{
     Change, Commit, MessageUpdate, NewCommand, NewMessage, NewRun, NewSession, RunUpdate, SessionUpdate,
 };
@@ -48,15 +48,26 @@ pub(super) async fn apply(
     }
 }
 
-/// The session's own row, which every commit leaves as the last thing it writes.
+/// The session's own row, which every commit leaves as the last thing it writes; with `Span::Whole`, and commits.
 pub(super) async fn settle(
     conn: &mut SqliteConnection,
     commit: &Commit,
     current: &Current,
+    span: Span,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE sessions SET epoch = $2, head = $3, newest_run = $4, state = $5, updated_at = $6 WHERE no = $1",
-    )
+    macro_rules! update {
+        ($after:literal) => {
+            concat!(
+                "UPDATE sessions SET epoch = $2, head = $3, newest_run = $4, state = $5, updated_at = $6
+                 WHERE no = $1",
+                $after
+            )
+        };
+    }
+    sqlx::query(match span {
+        Span::Whole => update!("; COMMIT"),
+        Span::Part => update!(""),
+    })
     .bind(current.no)
     .bind(signed(current.epoch))
     .bind(signed(current.head))
