@@ -182,22 +182,34 @@ impl Case {
     }
 }
 
+fn prepare_all(world: &World, daemon: &Daemon<'_>, in_tool: bool, sandbox: &str) -> [Case; 4] {
+    std::thread::scope(|scope| {
+        let cases =
+            VICTIMS.map(|victim| scope.spawn(move || prepare(world, daemon, victim, in_tool, sandbox)));
+        cases.map(|case| case.join().unwrap())
+    })
+}
+
+fn resume_all(cases: &[Case], world: &World, in_tool: bool) {
+    std::thread::scope(|scope| {
+        cases.iter().for_each(|case| drop(scope.spawn(move || case.resume(world, in_tool))));
+    });
+}
+
 fn each_victim(cli: &Cli, in_tool: bool, sandbox: &str) {
     let world = World::new(CASTRA, &cli.path, SCRIPT);
     let mut daemon = world.daemon();
     println!("{cli}, with a daemon:");
-    let cases = VICTIMS.map(|victim| prepare(&world, &daemon, victim, in_tool, sandbox));
+    let cases = prepare_all(&world, &daemon, in_tool, sandbox);
     for case in &cases {
         let struck = Instant::now();
         case.victim.strike(&case.meta);
         case.check(struck);
     }
-    for case in &cases {
-        case.resume(&world, in_tool);
-    }
+    resume_all(&cases, &world, in_tool);
 
     println!("{cli}, without a daemon, counted from its start:");
-    let cases = VICTIMS.map(|victim| prepare(&world, &daemon, victim, in_tool, sandbox));
+    let cases = prepare_all(&world, &daemon, in_tool, sandbox);
     daemon.kill9();
     cases.iter().for_each(|case| case.victim.strike(&case.meta));
     daemon.start_again();
@@ -205,9 +217,7 @@ fn each_victim(cli: &Cli, in_tool: bool, sandbox: &str) {
     for case in &cases {
         case.check(started);
     }
-    for case in &cases {
-        case.resume(&world, in_tool);
-    }
+    resume_all(&cases, &world, in_tool);
 }
 
 #[test]
@@ -222,14 +232,20 @@ fn idle_with_the_sandbox() {
 
 #[test]
 fn in_a_tool_without_a_sandbox() {
-    for cli in clis() {
-        each_victim(&cli, true, "off");
-    }
+    each_victim(&clis()[0], true, "off");
+}
+
+#[test]
+fn in_a_tool_of_the_newest_cli_without_a_sandbox() {
+    each_victim(clis().last().unwrap(), true, "off");
 }
 
 #[test]
 fn in_a_tool_with_the_sandbox() {
-    for cli in clis() {
-        each_victim(&cli, true, "auto");
-    }
+    each_victim(&clis()[0], true, "auto");
+}
+
+#[test]
+fn in_a_tool_of_the_newest_cli_with_the_sandbox() {
+    each_victim(clis().last().unwrap(), true, "auto");
 }
