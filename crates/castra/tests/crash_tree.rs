@@ -32,8 +32,9 @@ name = "echo"
 reply.text = "You said: {{last_user}}"
 "#;
 
-/// Of those in the tool, whom every tree must have before it is struck.
-const CHILDREN: [&str; 4] = ["sleep 1001", "sleep 1002", "sleep 1003", "tail -f /dev/null"];
+/// Of those in the tool, whom every tree must have before it is struck; by their whole arguments, since the shell's
+/// own hold all of these.
+const CHILDREN: [&str; 4] = ["/bin/sleep 1001", "/bin/sleep 1002", "/bin/sleep 1003", "tail -f /dev/null"];
 
 /// On an idle machine the end is known well within this; others may use this one too.
 const GOAL: Duration = Duration::from_secs(2);
@@ -108,7 +109,7 @@ fn prepare(world: &World, daemon: &Daemon<'_>, victim: Victim, in_tool: bool, sa
         || {
             let tree = meta.tree();
             let arguments: Vec<String> = tree.iter().map(|one| one.arguments()).collect();
-            let there = |child: &&str| arguments.iter().any(|found| found.contains(*child));
+            let there = |child: &&str| arguments.iter().any(|found| found == *child);
             family.iter().all(there).then_some(tree)
         },
         DEADLINE,
@@ -118,7 +119,8 @@ fn prepare(world: &World, daemon: &Daemon<'_>, victim: Victim, in_tool: bool, sa
         assert_eq!(shown.sandbox.kind, SandboxKind::None);
     }
     let what = format!("{victim:?}, in a tool: {in_tool}, sandbox {sandbox} ({:?})", shown.sandbox.kind);
-    let has_left = |one: &Process| ["sleep 1002", "sleep 1003"].iter().any(|it| one.arguments().contains(it));
+    let has_left =
+        |one: &Process| ["/bin/sleep 1002", "/bin/sleep 1003"].iter().any(|it| one.arguments() == *it);
     let escapees = tree.iter().copied().filter(has_left).collect();
     Case { what, victim, session, meta, tree, escapees, sandbox: shown.sandbox.kind }
 }
