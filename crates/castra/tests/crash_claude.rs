@@ -176,7 +176,7 @@ fn killed_while_it_asks_the_tool_never_runs() {
 /// From before claude has read the message to after its answer: whatever it had of it, it stands there once.
 #[test]
 fn killed_just_after_a_message_was_written() {
-    for delay in [0, 15, 40, 80, 150] {
+    for delay in [0, 40, 80, 150] {
         each(&json!({}), |cli, driver| {
             let message = driver.send("hello");
             let end = Instant::now() + Duration::from_millis(delay);
