@@ -1,5 +1,7 @@
 //! What fuzzing once found stays found.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on fails.
+
 use std::path::Path;
 
 #[test]

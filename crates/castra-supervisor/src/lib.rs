@@ -1,4 +1,7 @@
 //! Sessions, hosts and their lives: the library that Rust programs embed. Refuses HTTP, terminal text and SQL.
+//!
+//! [`Supervisor::open`] takes a data folder, [`Supervisor::start`] begins a session in it, and [`Session`] is what a
+//! program holds: [`handle`] shows it. Surfaces use [`Supervisor`] itself.
 
 pub mod config;
 mod engine;

@@ -1,5 +1,8 @@
 //! Finding, checking and installing claude, over the real host of this machine, with programs that pretend.
 
+// Helpers of tests, which clippy does not know for tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -111,7 +111,7 @@ fn attacked(cli: &Cli, sandbox: &str) -> Vec<(String, String)> {
     );
 
     let shown = session.wait_state(RunState::RequiresAction);
-    assert_eq!(shown.pending, [waiting.clone()], "{cli} {sandbox}: {said}");
+    assert_eq!(shown.pending, std::slice::from_ref(&waiting), "{cli} {sandbox}: {said}");
     assert_eq!(waiting.state, PermissionState::Pending);
     assert!(!folder.join("approved.txt").exists(), "{cli} {sandbox}: {said}");
     let tokens: Value = daemon.http().get("/api/v1/tokens").expect(200);

@@ -69,7 +69,9 @@ impl Messages {
     /// let mut seen = Vec::new();
     /// while let Some(message) = messages.next().await.transpose()? {
     ///     let Some(view) = message.view() else { continue };
-    ///     seen.extend(view.texts().into_iter().map(str::to_owned));
+    ///     if view.is_assistant() {
+    ///         seen.extend(view.texts().into_iter().map(str::to_owned));
+    ///     }
     ///     if view.is_result() {
     ///         assert!(view.truly_succeeded());
     ///         break;

@@ -82,6 +82,10 @@ pub(crate) fn context(engine: &Engine, place: &Place, around: Around) -> LaunchC
 pub(crate) async fn file_texts(engine: &Engine, spec: &SessionSpec) -> Result<BTreeMap<String, String>> {
     let mut texts = BTreeMap::new();
     for file in [&spec.system_prompt_file, &spec.append_system_prompt_file].into_iter().flatten() {
+        // No link is followed on the way, so that the name is where it lies.
+        if std::path::Path::new(file).starts_with(&engine.probe.home) {
+            return Err(Error::new(ErrorCode::InvalidRequest, format!("{file} is castra's own")));
+        }
         let at = At::dir("/", file.trim_start_matches('/'));
         let bytes = whole(engine.host.files(), at).await.map_err(|error| {
             Error::with_hint(

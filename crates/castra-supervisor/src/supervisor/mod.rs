@@ -25,9 +25,12 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde_json::value::RawValue;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A page of events ends before it is this large, in bytes.
 const PAGE_BYTES: usize = 4 << 20;
+/// How long the lock of a data folder may be held by somebody who is about to let go.
+const LOCK_GRACE: Duration = Duration::from_secs(1);
 const PAGE_EVENTS: usize = 10_000;
 const PAGE_SESSIONS: usize = 100;
 
@@ -84,7 +87,7 @@ impl Supervisor {
     ///
     /// Errors: `conflict` when another supervisor has the folder; those of the store.
     pub async fn open(config: Config) -> Result<Self> {
-        let lock = lock(&config.home)?;
+        let lock = lock(&config.home).await?;
         let host: Arc<dyn Host> = Arc::new(LocalHost::new(&config.home)?);
         let probe = host.probe().await?;
         let hubs = Arc::new(Hubs::default());
@@ -245,8 +248,9 @@ impl Supervisor {
     }
 }
 
-/// One supervisor to a data folder; the kernel lets go of the lock when the process is gone.
-fn lock(home: &std::path::Path) -> Result<OwnedFd> {
+/// One supervisor to a data folder; the kernel lets go of the lock when the process is gone. A child that a killed
+/// daemon had forked and that has not executed its program yet is that process too, for a moment.
+async fn lock(home: &std::path::Path) -> Result<OwnedFd> {
     let path = home.join("lock");
     let failed = |error: rustix::io::Errno| {
         Error::with_hint(
@@ -261,7 +265,16 @@ fn lock(home: &std::path::Path) -> Result<OwnedFd> {
         Mode::RUSR | Mode::WUSR,
     )
     .map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let deadline = tokio::time::Instant::now() + LOCK_GRACE;
+    let locked = loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            locked => break locked,
+        }
+    };
+    match locked {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::with_hint(
             ErrorCode::Conflict,

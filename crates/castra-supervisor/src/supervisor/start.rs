@@ -227,6 +227,8 @@ pub(super) fn check_scope(spec: &SessionSpec, caller: &Caller) -> Result<()> {
         ("allowed_tools", !spec.allowed_tools.is_empty()),
         ("settings", spec.settings.is_some()),
         ("mcp_servers", !spec.mcp_servers.is_empty()),
+        ("system_prompt_file", spec.system_prompt_file.is_some()),
+        ("append_system_prompt_file", spec.append_system_prompt_file.is_some()),
         ("plugins", !spec.plugins.is_empty()),
         ("agents", spec.agents.is_some()),
         ("extra_args", !spec.extra_args.is_empty()),

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -158,5 +158,31 @@ impl Drop for Sweep {
         if !pids.is_empty() {
             drop(Command::new("kill").arg("-KILL").args(pids).status());
         }
+    }
+}
+
+/// A process of somebody else, ended with the test however that ends.
+pub(crate) struct Bystander(Child);
+
+impl Bystander {
+    pub(crate) fn new(name: &str, value: &str) -> Bystander {
+        let mut command = Command::new("sleep");
+        command.arg("600").env(name, value).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Bystander(command.spawn().unwrap())
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    pub(crate) fn lives(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -163,7 +163,7 @@ mod tests {
         let table: &[(ErrorCode, u8, Option<&str>)] = &[
             (ErrorCode::InvalidRequest, 2, None),
             (ErrorCode::Timeout, 124, None),
-            (ErrorCode::AuthFailed, 1, None),
+            (ErrorCode::CliExited, 1, None),
             (ErrorCode::SessionEnded, 1, Some("`castra resume ID` continues the conversation")),
         ];
         for (code, exit, hint) in table {
