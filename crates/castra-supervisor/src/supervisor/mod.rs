@@ -86,7 +86,11 @@ impl Supervisor {
     /// Opens the store, takes the data folder's lock, and recovers every session that was alive.
     ///
     /// Errors: `conflict` when another supervisor has the folder; those of the store.
-    pub async fn open(config: Config) -> Result<Self> {
+    pub async fn open(mut config: Config) -> Result<Self> {
+        // Without links: the sandbox masks castra's own files by this name.
+        if let Ok(real) = std::fs::canonicalize(&config.home) {
+            config.home = real;
+        }
         let lock = lock(&config.home).await?;
         let host: Arc<dyn Host> = Arc::new(LocalHost::new(&config.home)?);
         let probe = host.probe().await?;
