@@ -1,5 +1,6 @@
 //! Builds the shim's own static program, for `host::shim_image` to embed. Nothing is downloaded.
 
+use sha2::{Digest as _, Sha256};
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -52,9 +53,13 @@ fn main() {
     }
     let profile = if release { "dist" } else { "release" };
     let built = target_dir.join(&target).join(profile).join("castra-shim");
-    if let Err(error) = std::fs::copy(&built, out.join("castra-shim")) {
-        fail(&format!("{}: {error}", built.display()));
+    let image = std::fs::read(&built).unwrap_or_else(|error| fail(&format!("{}: {error}", built.display())));
+    if let Err(error) = std::fs::write(out.join("castra-shim"), &image) {
+        fail(&format!("{}: {error}", out.display()));
     }
+    // Here and not in each daemon: hashing it would touch every page of it.
+    let id: String = Sha256::digest(&image).iter().map(|byte| format!("{byte:02x}")).collect();
+    println!("cargo::rustc-env=CASTRA_SHIM_IMAGE_ID={id}");
 }
 
 fn var(name: &str) -> OsString {

@@ -90,7 +90,9 @@ impl Commit {
             .changes
             .iter()
             .map(|change| match change {
-                Change::Session(SessionUpdate { view: Some(view), .. }) => view.len(),
+                Change::Session(SessionUpdate { view, offers, .. }) => {
+                    view.as_ref().map_or(0, String::len) + offers.as_ref().map_or(0, String::len)
+                }
                 Change::Create(new) => new.spec.len() + new.view.len(),
                 Change::AddMessage(new) => new.body.len(),
                 _ => 0,
@@ -168,6 +170,8 @@ pub struct SessionUpdate {
     pub state: Option<RunState>,
     /// JSON: the derived state.
     pub view: Option<String>,
+    /// JSON: the part of it that is large and seldom changes.
+    pub offers: Option<String>,
     /// `Some(None)` takes the name away.
     pub name: Option<Option<String>>,
     pub labels: Option<BTreeMap<String, String>>,
@@ -337,6 +341,8 @@ pub struct CommittedBatch {
     pub head: u64,
     pub events: Vec<NewEvent>,
     pub server_events: Vec<ServerEvent>,
+    /// A message, or the state of a run, is not what it was.
+    pub messages: bool,
     /// The session was removed.
     pub removed: bool,
 }

@@ -37,6 +37,8 @@ pub struct SessionRow {
     pub spec: String,
     /// JSON: the derived state.
     pub view: String,
+    /// JSON: the part of it that is large and seldom changes; `{}` at first.
+    pub offers: String,
 }
 
 /// What a prefix or a name stands for.

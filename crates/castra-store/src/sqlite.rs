@@ -1,24 +1,30 @@
 //! The SQLite backend: opening the file, one writing connection, a few reading ones. Refuses policy.
 
 mod apply;
+mod cache;
 mod check;
 mod columns;
 mod events;
 mod records;
+mod script;
 mod sessions;
 mod upkeep;
 
+use self::apply::Current;
+use self::cache::Cache;
 use crate::commit::{Commit, Committed};
 use crate::error::{CommitError, StoreError};
 use crate::key::{self, Key};
 use crate::store::Options;
 use crate::writer::Queue;
+use castra_proto::SessionId;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,12 +45,13 @@ const READERS: u32 = 4;
 const CHECKPOINT_PAGES: u32 = 4096;
 const WAL_BYTES: u32 = 64 << 20;
 /// Of each connection: all statements of this crate, so that none is prepared twice.
-const STATEMENTS: usize = 256;
+const STATEMENTS: usize = 128;
 
 #[derive(Debug)]
 pub(crate) struct Sqlite {
     writer: Queue<Writer>,
     readers: SqlitePool,
+    cache: Arc<Cache>,
     key: Arc<Key>,
     stream_id: Uuid,
 }
@@ -54,6 +61,9 @@ pub(crate) struct Sqlite {
 pub(crate) struct Writer {
     conn: SqliteConnection,
     key: Arc<Key>,
+    /// As the last commit has left them: nobody else writes.
+    sessions: HashMap<SessionId, Current>,
+    cache: Arc<Cache>,
 }
 
 impl Sqlite {
@@ -70,12 +80,14 @@ impl Sqlite {
             .clone()
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            .pragma("temp_store", "memory")
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
             .pragma("journal_size_limit", WAL_BYTES.to_string())
             .connect()
             .await?;
         check_version(&mut conn).await?;
         migrate(&mut conn, &path).await?;
+        sqlx::query(script::MUST).execute(&mut conn).await?;
         let (key, stream_id) = identity(&mut conn, &home.join("key")).await?;
         let key = Arc::new(key);
         let readers = SqlitePoolOptions::new()
@@ -84,13 +96,17 @@ impl Sqlite {
             .acquire_timeout(Duration::from_secs(600))
             .test_before_acquire(false)
             .connect_lazy_with(connect.read_only(true));
-        let writer = Queue::spawn(Writer { conn, key: Arc::clone(&key) }, options.on_commit);
-        Ok(Self { writer, readers, key, stream_id })
+        let cache = Arc::new(Cache::default());
+        let writer =
+            Writer { conn, key: Arc::clone(&key), sessions: HashMap::new(), cache: Arc::clone(&cache) };
+        let writer = Queue::spawn(writer, options.on_commit);
+        Ok(Self { writer, readers, cache, key, stream_id })
     }
 
     pub(crate) async fn close(&self) {
         // Readers first: the last connection to close removes the write-ahead log, and must be able to write.
         self.readers.close().await;
+        self.cache.clear();
         self.writer.close().await;
     }
 

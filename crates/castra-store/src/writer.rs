@@ -3,7 +3,7 @@
 //! A commit costs one sync of the disk. While one is under way others queue up, and the next transaction
 //! takes all of them: nobody waits for a timer, and the more callers there are, the larger the groups.
 
-use crate::commit::{Commit, Committed, CommittedBatch, Observer};
+use crate::commit::{Change, Commit, Committed, CommittedBatch, Observer, RunUpdate};
 use crate::error::{CommitError, StoreError};
 use castra_proto::api::ServerEvent;
 use std::fmt;
@@ -198,6 +198,12 @@ fn observe(observer: &Observer, commit: Commit, applied: Applied) {
         head: applied.committed.last_seq,
         events: commit.events,
         server_events: applied.server_events,
+        messages: commit.changes.iter().any(|change| {
+            matches!(
+                change,
+                Change::Message(_) | Change::Run(RunUpdate { state: Some(_), .. }) | Change::Remove
+            )
+        }),
         removed: applied.removed,
     };
     // A panic there must not end all writing.

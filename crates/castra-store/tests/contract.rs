@@ -96,6 +96,7 @@ async fn a_session_reads_back_whole(home: &Home) {
         claude_session_ids: vec![],
         spec: r#"{"env":{"T":"***"}}"#.into(),
         view: r#"{"turns":0}"#.into(),
+        offers: "{}".into(),
     };
     assert_eq!(home.store.session(id).await.unwrap(), Some(row));
     assert_eq!(home.store.secrets(id).await.unwrap(), Some(json!({"env": {"T": "s3cret"}})));
@@ -120,6 +121,7 @@ async fn only_what_an_update_names_is_changed(home: &Home) {
     let rest = SessionUpdate {
         state: Some(RunState::Lost),
         view: None,
+        offers: Some(r#"{"tools":["Bash"]}"#.into()),
         name: Some(None),
         labels: Some(BTreeMap::from([("k".into(), "v".into())])),
         cwd: Some("/else".into()),
@@ -134,6 +136,7 @@ async fn only_what_an_update_names_is_changed(home: &Home) {
         labels: BTreeMap::from([("k".into(), "v".into())]),
         cwd: Some("/else".into()),
         spec: "{}".into(),
+        offers: r#"{"tools":["Bash"]}"#.into(),
         owner: "other".into(),
         updated_at: Timestamp(10),
         ..expected

@@ -9,7 +9,7 @@ use castra_store::{CommandRow, SessionRow};
 use serde_json::{Value, json};
 
 pub(crate) fn view(row: &SessionRow) -> Result<View> {
-    serde_json::from_str(&row.view).map_err(|error| {
+    View::parse(&row.view, &row.offers).map_err(|error| {
         Error::new(
             ErrorCode::Internal,
             format!("the stored state of session {} cannot be read: {error}", row.id),
@@ -65,11 +65,11 @@ pub(crate) fn session(
         shim_pid: view.shim_pid,
         cwd: row.cwd,
         host: row.host,
-        tools: view.tools,
-        slash_commands: view.slash_commands,
-        skills: view.skills,
-        agents: view.agents,
-        mcp_servers: view.mcp_servers,
+        tools: view.offers.tools,
+        slash_commands: view.offers.slash_commands,
+        skills: view.offers.skills,
+        agents: view.offers.agents,
+        mcp_servers: view.offers.mcp_servers,
         turns: view.results,
         usage: view.usage,
         exit: view.exit,

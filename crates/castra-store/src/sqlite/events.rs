@@ -2,18 +2,21 @@
 
 use super::Sqlite;
 use super::columns::{narrow, signed, unsigned};
+use super::script::{Script, Stopped};
 use crate::commit::NewEvent;
 use crate::error::StoreError;
 use crate::rows::StoredEvent;
 use bytes::Bytes;
 use castra_proto::{Kind, SessionId, Timestamp};
 use futures::TryStreamExt;
+use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Row};
 use std::sync::{Arc, LazyLock};
 
 /// Larger data goes to `bodies`: a page of the index should hold several events.
 const INLINE_BYTES: usize = 16 * 1024;
+/// More events than these go in trips of their own: each mixture of statements is a text that SQLite prepares and keeps.
+const FEW: usize = 15;
 /// Rows of the largest statement: 2^8. SQLite allows 32,766 values in one.
 const LARGEST: u32 = 8;
 
@@ -28,20 +31,39 @@ fn insert(rows: usize) -> Arc<str> {
     format!("INSERT INTO events (session_no, seq, at, run, turn, kind, data) VALUES {values}").into()
 }
 
+/// Whether these go along with what else a commit says, in its trip.
+pub(super) fn is_few(events: &[NewEvent]) -> bool {
+    events.len() <= FEW
+}
+
 /// Inserts these as `first`, `first + 1`, …
+pub(super) fn say<C>(script: &mut Script<C>, session_no: i64, first: u64, events: &[NewEvent]) {
+    let mut seq = first;
+    for part in events.chunk_by(|a, b| is_inline(a) && is_inline(b)) {
+        match part {
+            [event] if !is_inline(event) => say_body(script, session_no, seq, event),
+            inline => say_inline(script, session_no, seq, inline),
+        }
+        seq += part.len() as u64;
+    }
+}
+
+/// The same for any number of them: one statement of as many rows as may be at a time, so that few texts are prepared.
 pub(super) async fn append(
     conn: &mut SqliteConnection,
     session_no: i64,
     first: u64,
-    events: &[NewEvent],
+    mut events: &[NewEvent],
 ) -> Result<(), StoreError> {
     let mut seq = first;
-    for part in events.chunk_by(|a, b| is_inline(a) && is_inline(b)) {
-        match part {
-            [event] if !is_inline(event) => append_body(conn, session_no, seq, event).await?,
-            inline => append_inline(conn, session_no, seq, inline).await?,
-        }
+    while !events.is_empty() {
+        let inline = events.iter().take(1 << LARGEST).take_while(|event| is_inline(event)).count();
+        let (part, rest) = events.split_at(inline.checked_ilog2().map_or(1, |power| 1 << power));
+        let mut script = Script::<()>::new();
+        say(&mut script, session_no, seq, part);
+        script.run(conn).await.map_err(Stopped::into_store)?;
         seq += part.len() as u64;
+        events = rest;
     }
     Ok(())
 }
@@ -50,25 +72,20 @@ fn is_inline(event: &NewEvent) -> bool {
     event.raw.is_none() && event.data.len() <= INLINE_BYTES
 }
 
-async fn append_inline(
-    conn: &mut SqliteConnection,
-    session_no: i64,
-    mut seq: u64,
-    mut events: &[NewEvent],
-) -> Result<(), StoreError> {
+fn say_inline<C>(script: &mut Script<C>, session_no: i64, mut seq: u64, mut events: &[NewEvent]) {
     let mut last_kind: Option<(&Kind, Arc<str>)> = None;
     while !events.is_empty() {
-        let power = events.len().ilog2().min(LARGEST);
+        let power = events.len().ilog2();
         let Some(sql) = INSERTS.get(power as usize) else { break };
         let (rows, rest) = events.split_at(1 << power);
-        let mut query = sqlx::query(AssertSqlSafe(Arc::clone(sql)));
+        script.say(sql);
         for (seq, event) in (seq..).zip(rows) {
             let kind = match &last_kind {
                 Some((kind, text)) if *kind == &event.kind => Arc::clone(text),
                 _ => Arc::from(event.kind.as_str()),
             };
             last_kind = Some((&event.kind, Arc::clone(&kind)));
-            query = query
+            script
                 .bind(session_no)
                 .bind(signed(seq))
                 .bind(event.at.0)
@@ -77,40 +94,27 @@ async fn append_inline(
                 .bind(kind)
                 .bind(Vec::from(&event.data[..]));
         }
-        query.execute(&mut *conn).await?;
         seq += rows.len() as u64;
         events = rest;
     }
-    Ok(())
 }
 
-async fn append_body(
-    conn: &mut SqliteConnection,
-    session_no: i64,
-    seq: u64,
-    event: &NewEvent,
-) -> Result<(), StoreError> {
+fn say_body<C>(script: &mut Script<C>, session_no: i64, seq: u64, event: &NewEvent) {
     let size = event.data.len() + event.raw.as_ref().map_or(0, Bytes::len);
-    sqlx::query(
-        "INSERT INTO events (session_no, seq, at, run, turn, kind, size) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(session_no)
-    .bind(signed(seq))
-    .bind(event.at.0)
-    .bind(i64::from(event.run))
-    .bind(i64::from(event.turn))
-    .bind(event.kind.as_str())
-    .bind(signed(size as u64))
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query("INSERT INTO bodies (session_no, seq, data, raw) VALUES ($1, $2, $3, $4)")
+    script
+        .say("INSERT INTO events (session_no, seq, at, run, turn, kind, size) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        .bind(session_no)
+        .bind(signed(seq))
+        .bind(event.at.0)
+        .bind(i64::from(event.run))
+        .bind(i64::from(event.turn))
+        .bind(event.kind.as_str())
+        .bind(signed(size as u64))
+        .say("INSERT INTO bodies (session_no, seq, data, raw) VALUES (?, ?, ?, ?)")
         .bind(session_no)
         .bind(signed(seq))
         .bind(Vec::from(&event.data[..]))
-        .bind(event.raw.as_ref().map(|raw| Vec::from(&raw[..])))
-        .execute(conn)
-        .await?;
-    Ok(())
+        .bind(event.raw.as_ref().map(|raw| Vec::from(&raw[..])));
 }
 
 impl Sqlite {

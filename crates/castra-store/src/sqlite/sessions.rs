@@ -16,7 +16,7 @@ use uuid::Uuid;
 macro_rules! select_session {
     ($($rest:expr),+) => {
         concat!(
-            "SELECT s.*, specs.spec, views.view,
+            "SELECT s.*, specs.spec, views.view, views.offers,
              (SELECT json_group_array(c.id ORDER BY c.n) FROM claude_sessions c WHERE c.session_no = s.no) AS claude_ids
              FROM sessions s JOIN specs ON specs.session_no = s.no JOIN views ON views.session_no = s.no
              WHERE s.removed_at IS NULL AND ",
@@ -37,11 +37,17 @@ const AMBIGUOUS_SHOWN: usize = 10;
 
 impl Sqlite {
     pub(crate) async fn session(&self, id: SessionId) -> Result<Option<SessionRow>, StoreError> {
+        let ticket = match self.cache.session(id) {
+            Ok(row) => return Ok(Some(SessionRow::clone(&row))),
+            Err(ticket) => ticket,
+        };
         let row = sqlx::query(select_session!("s.id = $1"))
             .bind(id.spelled())
             .fetch_optional(&self.readers)
             .await?;
-        row.as_ref().map(session).transpose()
+        let row = row.as_ref().map(session).transpose()?;
+        self.cache.bring(id, ticket, row.as_ref());
+        Ok(row)
     }
 
     pub(crate) async fn secrets(&self, id: SessionId) -> Result<Option<Value>, StoreError> {
@@ -179,6 +185,9 @@ impl Sqlite {
     }
 
     pub(crate) async fn head(&self, session: SessionId) -> Result<Option<u64>, StoreError> {
+        if let Some(head) = self.cache.head(session) {
+            return Ok(Some(head));
+        }
         let head: Option<i64> =
             sqlx::query_scalar("SELECT head FROM sessions WHERE id = $1 AND removed_at IS NULL")
                 .bind(session.spelled())
@@ -241,5 +250,6 @@ fn session(row: &SqliteRow) -> Result<SessionRow, StoreError> {
         claude_session_ids: row.json("claude_ids")?,
         spec: row.get("spec")?,
         view: row.get("view")?,
+        offers: row.get("offers")?,
     })
 }

@@ -74,6 +74,7 @@ impl Sqlite {
                         .bind(id.spelled())
                         .execute(&mut writer.conn)
                         .await?;
+                    writer.cache.forget_token(id);
                     Ok(done.rows_affected() > 0)
                 })
             })
@@ -81,11 +82,19 @@ impl Sqlite {
     }
 
     pub(crate) async fn token_by_hash(&self, secret_hash: &[u8; 32]) -> Result<Option<TokenRow>, StoreError> {
+        let ticket = match self.cache.token(secret_hash) {
+            Ok(row) => return Ok(Some(row)),
+            Err(ticket) => ticket,
+        };
         let row = sqlx::query("SELECT * FROM tokens WHERE secret_hash = $1")
             .bind(&secret_hash[..])
             .fetch_optional(&self.readers)
             .await?;
-        row.as_ref().map(token).transpose()
+        let row = row.as_ref().map(token).transpose()?;
+        if let Some(row) = &row {
+            self.cache.bring_token(*secret_hash, ticket, row);
+        }
+        Ok(row)
     }
 
     pub(crate) async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {

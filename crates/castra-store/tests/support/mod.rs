@@ -40,8 +40,13 @@ impl Home {
         id
     }
 
-    /// Ends what it has checked: the database is sound after every test.
+    /// Ends what it has checked: the database is sound after every test, and a row that was kept in memory is the
+    /// one on disk.
     pub async fn finish(self) {
+        let everything = SessionFilter { all: true, ..SessionFilter::default() };
+        for row in self.store.sessions(&everything, None, 1000).await.unwrap().items {
+            assert_eq!(self.store.session(row.id).await.unwrap(), Some(row));
+        }
         assert_eq!(self.store.check().await.unwrap(), Vec::<String>::new());
         self.store.close().await;
     }

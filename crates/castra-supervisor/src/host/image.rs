@@ -1,24 +1,12 @@
 //! The shim's program: embedded in this build, installed on a host under its own hash.
 
-use std::sync::LazyLock;
-
 use bytes::Bytes;
 use castra_proto::shim::relay::{At, EntryKind};
-use sha2::{Digest, Sha256};
 
 use super::{Files, HostError, put};
 
 /// Built by `build.rs`: static, for this machine's architecture.
 static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/castra-shim"));
-
-static IMAGE_ID: LazyLock<String> = LazyLock::new(|| {
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(IMAGE) {
-        text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-        text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-    }
-    text
-});
 
 /// The shim's program, as it is started for every run of this build.
 pub fn shim_image() -> &'static [u8] {
@@ -27,7 +15,7 @@ pub fn shim_image() -> &'static [u8] {
 
 /// Its SHA-256, lower-case hex: the name it is installed under.
 pub fn shim_image_id() -> &'static str {
-    &IMAGE_ID
+    env!("CASTRA_SHIM_IMAGE_ID")
 }
 
 /// Puts the image at `shims/<sha256>/castra-shim`. Runs keep theirs for ever: an upgrade adds a name.
@@ -41,4 +29,16 @@ pub async fn install_image(host: &dyn Files) -> Result<(), HostError> {
     }
     host.mkdir(At::home(dir), 0o700).await?;
     put(host, at, 0o700, true, Bytes::from_static(IMAGE)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sha2::{Digest, Sha256};
+
+    #[test]
+    fn the_image_is_named_by_its_hash() {
+        let hash: String = Sha256::digest(IMAGE).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(shim_image_id(), hash);
+    }
 }

@@ -7,8 +7,8 @@ use super::commands::Commands;
 use super::finish::Ending;
 use super::hub::Hub;
 use super::stop::Deadlines;
-use super::view::{Added, Given, View};
-use crate::engine::{Engine, now};
+use super::view::{Added, Given, Offers, View};
+use crate::engine::{Engine, json_text, now};
 use crate::failpoint::failpoint;
 use crate::host::{ConnError, HostError, Join, RunDir, ShimMsg, ShimReader, ShimWriter};
 use crate::{Error, Result};
@@ -86,11 +86,18 @@ pub(crate) struct Actor<'a> {
     pub behind: Option<u64>,
     /// As the session's row has it, once this actor has written it.
     cwd: Option<String>,
+    stored: Stored,
     /// When the uncommitted must be committed.
     lazy: Option<Instant>,
     quiet_bytes: usize,
     /// Set: the run is over, and this is how.
     pub ending: Option<Ending>,
+}
+
+/// The derived state as the store has it: what has not changed is not written again.
+struct Stored {
+    view: String,
+    offers: Offers,
 }
 
 /// The run that is driven.
@@ -115,10 +122,9 @@ impl<'a> Actor<'a> {
         if run.state.is_final() {
             return Ok(None);
         }
-        let view: View = serde_json::from_str(&row.view).map_err(|error| {
-            Error::new(castra_proto::ErrorCode::Internal, format!("a stored view cannot be read: {error}"))
-        })?;
+        let view = crate::shown::view(&row)?;
         let spec = engine.spec(id, &row.spec).await?;
+        let stored = Stored { view: row.view, offers: view.offers.clone() };
         Ok(Some(Actor {
             hub: engine.hub(id).await?,
             id,
@@ -144,6 +150,7 @@ impl<'a> Actor<'a> {
             permit: None,
             behind: None,
             cwd: None,
+            stored,
             lazy: None,
             quiet_bytes: 0,
             ending: None,
@@ -229,7 +236,8 @@ impl<'a> Actor<'a> {
             return Ok(());
         }
         if let Some(row) = self.engine.store.session(self.id).await? {
-            self.view = serde_json::from_str(&row.view).unwrap_or_else(|_| self.view.clone());
+            self.view = crate::shown::view(&row)?;
+            self.stored = Stored { view: row.view, offers: self.view.offers.clone() };
         }
         self.decoder = Decoder::new();
         self.added = Added::default();
@@ -332,10 +340,12 @@ impl<'a> Actor<'a> {
         let mut commit = Commit::new(self.id, at).fenced_by(self.engine.epoch);
         commit.events = std::mem::take(&mut self.added.events);
         commit.changes = std::mem::take(&mut self.changes);
+        let view = json_text(&self.view)?;
+        let offers =
+            (self.view.offers != self.stored.offers).then(|| json_text(&self.view.offers)).transpose()?;
         commit.changes.push(Change::Session(SessionUpdate {
-            view: Some(serde_json::to_string(&self.view).map_err(|error| {
-                Error::new(castra_proto::ErrorCode::Internal, format!("a view cannot be stored: {error}"))
-            })?),
+            view: (view != self.stored.view).then(|| view.clone()),
+            offers,
             cwd: self.view.cwd.clone().filter(|cwd| self.cwd.as_ref() != Some(cwd)),
             ..SessionUpdate::default()
         }));
@@ -358,6 +368,8 @@ impl<'a> Actor<'a> {
             result.seq = committed.first_seq + at as u64;
         }
         self.cwd.clone_from(&self.view.cwd);
+        self.stored.view = view;
+        self.stored.offers.clone_from(&self.view.offers);
         self.run.cursor = self.run.decoded;
         self.run.hold = hold;
         self.run.state = self.view.state;

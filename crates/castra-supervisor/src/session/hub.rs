@@ -28,6 +28,8 @@ pub(crate) struct Head {
 pub(crate) struct Hub {
     pub id: SessionId,
     pub head: watch::Sender<Head>,
+    /// Counts commits that changed a message or a run's state: whoever waits for an answer looks then only.
+    pub messages: watch::Sender<u64>,
     /// Wakes the actor: there is a new row for it.
     pub poke: Notify,
     // Std mutexes: held for a few instructions, never across an await.
@@ -52,6 +54,7 @@ impl Hub {
         Self {
             id,
             head: watch::Sender::new(Head::default()),
+            messages: watch::Sender::new(0),
             poke: Notify::new(),
             tail: Mutex::default(),
             open: Mutex::default(),
@@ -97,6 +100,9 @@ impl Hub {
             } else {
                 tail.push(batch);
             }
+        }
+        if batch.messages {
+            self.messages.send_modify(|count| *count += 1);
         }
         self.head.send_modify(|head| {
             head.seq = batch.head.max(head.seq);

@@ -36,11 +36,9 @@ pub(crate) struct View {
     pub model: Option<String>,
     pub effort: Option<String>,
     pub permission_mode: Option<String>,
-    pub tools: Vec<String>,
-    pub slash_commands: Vec<String>,
-    pub skills: Vec<String>,
-    pub agents: Vec<String>,
-    pub mcp_servers: Vec<Value>,
+    /// Stored apart: tens of kilobytes that change once in a run.
+    #[serde(skip)]
+    pub offers: Offers,
     /// US dollars of the runs before this one: claude counts anew in each process.
     pub cost_before: f64,
     pub cost_run: f64,
@@ -64,6 +62,17 @@ pub(crate) struct View {
     pub resumed_at: u32,
     /// Where the conversation of the first run comes from.
     pub origin: Option<Origin>,
+}
+
+/// What claude says it has, of its newest `init`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Offers {
+    pub tools: Vec<String>,
+    pub slash_commands: Vec<String>,
+    pub skills: Vec<String>,
+    pub agents: Vec<String>,
+    pub mcp_servers: Vec<Value>,
 }
 
 /// A conversation that the session did not begin.
@@ -170,6 +179,13 @@ pub(crate) struct Given {
 }
 
 impl View {
+    /// From the two columns that it is stored in.
+    pub(crate) fn parse(view: &str, offers: &str) -> serde_json::Result<View> {
+        let mut view: View = serde_json::from_str(view)?;
+        view.offers = serde_json::from_str(offers)?;
+        Ok(view)
+    }
+
     pub(crate) fn event(&self, at: Timestamp, kind: impl Into<Kind>, data: &Value) -> NewEvent {
         NewEvent {
             at,
@@ -285,11 +301,13 @@ impl View {
                 self.permission_mode = init.permission_mode.or(self.permission_mode.take());
                 self.cwd = init.cwd.or(self.cwd.take());
                 self.claude_version = init.version.or(self.claude_version.take());
-                self.tools = init.tools;
-                self.slash_commands = init.slash_commands;
-                self.skills = init.skills;
-                self.agents = init.agents;
-                self.mcp_servers = init.mcp_servers;
+                self.offers = Offers {
+                    tools: init.tools,
+                    slash_commands: init.slash_commands,
+                    skills: init.skills,
+                    agents: init.agents,
+                    mcp_servers: init.mcp_servers,
+                };
             }
             Fact::Assistant(assistant) => {
                 let text = match (&assistant.tool, assistant.text_tail) {

@@ -2,7 +2,7 @@
 
 use super::start::Plan;
 use super::{Caller, Supervisor};
-use crate::engine::{Engine, now};
+use crate::engine::{Engine, json_text, now};
 use crate::session::commands::{INTERRUPT, STOP};
 use crate::session::finish::run_dir;
 use crate::session::launch::Place;
@@ -216,10 +216,7 @@ pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str
             dir: run_dir(id, n).0,
             meta: json!({}),
         }))
-        .change(Change::Session(SessionUpdate {
-            view: Some(serde_json::to_string(&view).unwrap_or_default()),
-            ..SessionUpdate::default()
-        }))
+        .change(Change::Session(SessionUpdate { view: Some(json_text(&view)?), ..SessionUpdate::default() }))
         .event(resumed)
         .event(state)
         .server_event("session_state", shown::brief(&view));

@@ -2,7 +2,7 @@
 
 use super::start::hash;
 use super::{Caller, Supervisor};
-use crate::engine::now;
+use crate::engine::{json_text, now};
 use crate::session::commands::WITHDRAW;
 use crate::{Error, Result, shown};
 use castra_proto::api::{IfBusy, Message, MessageAccepted, MessageState, SendMessage, TurnResult};
@@ -49,7 +49,7 @@ impl Supervisor {
             ));
         }
         let message_id = key.map_or_else(|| MessageId(Uuid::new_v4()), |key| MessageId::of_key(id, key));
-        let body = super::start::json_text(&message)?;
+        let body = json_text(&message)?;
         let accepted = view.event(now(), OwnKind::InputAccepted, &said(message_id, &message, caller));
         let mut commit = Commit::new(id, now())
             .guard(Guard::UndeliveredBelow(u32::try_from(self.engine.config.max_queued).unwrap_or(u32::MAX)))
@@ -86,11 +86,11 @@ impl Supervisor {
 
     /// Waits until the message is answered, interrupted or withdrawn, or `timeout` is over.
     pub async fn wait(&self, id: SessionId, message: MessageId, timeout: Duration) -> Result<Message> {
-        let hub = self.engine.hub(id).await?;
-        let mut head = hub.head.subscribe();
+        let hub = self.engine.hubs.get(id);
+        let mut messages = hub.messages.subscribe();
         let deadline = Instant::now() + timeout;
         loop {
-            head.mark_unchanged();
+            messages.mark_unchanged();
             let now = self.message(id, message).await?;
             if matches!(
                 now.state,
@@ -101,7 +101,7 @@ impl Supervisor {
             if self.row(id).await?.state.is_final() {
                 return Ok(now);
             }
-            match timeout_at(deadline, head.changed()).await {
+            match timeout_at(deadline, messages.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Error::session_not_found(&id.to_string())),
                 Err(_) => return Ok(now),

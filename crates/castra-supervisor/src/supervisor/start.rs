@@ -2,7 +2,7 @@
 
 use super::{Caller, Supervisor};
 use crate::config::Install;
-use crate::engine::now;
+use crate::engine::{json_text, now};
 use crate::session::finish::{is_not_a_dir, run_dir};
 use crate::session::launch::{Around, Place, context, demo, file_texts};
 use crate::session::view::{Origin, View};
@@ -271,9 +271,4 @@ fn later(field: &str, value: &str) -> Error {
 
 pub(crate) fn hash(request: &impl serde::Serialize) -> [u8; 32] {
     Sha256::digest(serde_json::to_vec(request).unwrap_or_default()).into()
-}
-
-pub(crate) fn json_text(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| Error::new(ErrorCode::Internal, format!("a value cannot be stored: {error}")))
 }

@@ -88,6 +88,14 @@ fn every_file_is_compiled() {
             wrong.push(format!("{}: no `mod {module};` names it", source.path));
         }
     }
+    let mut found = Vec::new();
+    walk(&root().join("crates"), &mut found);
+    for path in found {
+        let name = path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+        if name.split('/').nth(2) == Some("src") && !name.ends_with(".rs") {
+            wrong.push(format!("{name}: not a source"));
+        }
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
