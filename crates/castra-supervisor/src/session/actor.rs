@@ -27,6 +27,11 @@ use tracing::{debug, warn};
 const BATCH_BYTES: usize = 2 << 20;
 /// Between two looks at a start that an earlier daemon has begun.
 const STARTING: Duration = Duration::from_millis(10);
+/// What claude says in the middle of a turn comes line by line: lines of this long are one transaction and one sync.
+/// Whatever changes a state or has somebody waiting for it is committed at once, and partials do not wait.
+const SOON: Duration = Duration::from_millis(5);
+/// Bytes of records with which a transaction is large enough not to wait for more.
+const SOON_BYTES: usize = 16 << 10;
 /// How long a change that nobody waits for may stay uncommitted.
 const LAZY: Duration = Duration::from_millis(50);
 /// Acknowledge, at the latest, after this many bytes without an event (a flood of deltas).
@@ -263,6 +268,7 @@ impl<'a> Actor<'a> {
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     if self.lazy.is_some_and(|at| at <= Instant::now()) {
                         self.commit().await?;
+                        self.act().await?;
                     }
                     self.on_deadline().await?;
                 }
@@ -299,6 +305,10 @@ impl<'a> Actor<'a> {
                 self.lazy.get_or_insert_with(|| Instant::now() + LAZY);
             }
             self.hub.show_open(self.decoder.open());
+        } else if self.may_wait() {
+            let soon = Instant::now() + SOON;
+            self.lazy = Some(self.lazy.map_or(soon, |at| at.min(soon)));
+            return Ok(());
         } else {
             self.commit().await?;
         }
@@ -326,6 +336,15 @@ impl<'a> Actor<'a> {
                 0
             }
         }
+    }
+
+    /// Whether what is folded may wait for what comes next. Nothing is done about it before it is committed.
+    fn may_wait(&self) -> bool {
+        !self.added.changed
+            && self.added.effects.is_empty()
+            && self.behind.is_none()
+            && self.quiet_bytes < SOON_BYTES
+            && self.lazy.is_none_or(|at| at > Instant::now())
     }
 
     fn is_dirty(&self) -> bool {
