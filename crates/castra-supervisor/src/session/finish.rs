@@ -152,6 +152,7 @@ impl Actor<'_> {
             // Its last word is committed. If this is lost, the shim waits for the next daemon.
             let _ = writer.ack(self.run.cursor).await;
         }
+        self.engine.packing.due(self.id, self.run.n);
         afterwards(self.engine, self.id, &self.spec, &self.view).await
     }
 

@@ -232,6 +232,7 @@ pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str
 pub(crate) async fn remove_ended(engine: &Arc<Engine>, id: SessionId) -> Result<()> {
     let commit = Commit::new(id, now()).change(Change::Remove).server_event("session_removed", json!({}));
     engine.store.commit(commit).await?;
+    let _files = engine.packing.files.lock().await;
     engine.host.files().remove(At::home(format!("sessions/{id}"))).await?;
     Ok(())
 }

@@ -7,6 +7,7 @@ mod leftovers;
 pub(crate) mod lifecycle;
 mod logs;
 mod messages;
+pub(crate) mod pack;
 pub(crate) mod permissions;
 mod start;
 mod tokens;
@@ -109,6 +110,7 @@ impl Supervisor {
         let supervisor = Self { engine, _lock: Arc::new(lock) };
         supervisor.recover().await?;
         tokio::spawn(leftovers::settle(supervisor.engine.clone()));
+        tokio::spawn(pack::keep(supervisor.engine.clone()));
         supervisor.keep_house();
         Ok(supervisor)
     }
