@@ -13,12 +13,14 @@ use crate::error::{CommitError, StoreError};
 use crate::key::{self, Key};
 use crate::store::Options;
 use crate::writer::Queue;
+use castra_proto::SessionId;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
@@ -47,6 +49,8 @@ pub(crate) struct Sqlite {
     readers: SqlitePool,
     key: Arc<Key>,
     stream_id: Uuid,
+    /// Set in a database that was a backup: what its stream shares with the one it was copied from.
+    shared: Option<HashMap<String, u64>>,
 }
 
 /// The one connection that writes.
@@ -77,6 +81,7 @@ impl Sqlite {
         check_version(&mut conn).await?;
         migrate(&mut conn, &path).await?;
         let (key, stream_id) = identity(&mut conn, &home.join("key")).await?;
+        let shared = shared(&mut conn).await?;
         let key = Arc::new(key);
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -85,7 +90,7 @@ impl Sqlite {
             .test_before_acquire(false)
             .connect_lazy_with(connect.read_only(true));
         let writer = Queue::spawn(Writer { conn, key: Arc::clone(&key) }, options.on_commit);
-        Ok(Self { writer, readers, key, stream_id })
+        Ok(Self { writer, readers, key, stream_id, shared })
     }
 
     pub(crate) async fn close(&self) {
@@ -96,6 +101,16 @@ impl Sqlite {
 
     pub(crate) fn stream_id(&self) -> Uuid {
         self.stream_id
+    }
+
+    pub(crate) fn mark(&self) -> Option<String> {
+        self.shared.as_ref()?;
+        Some(self.stream_id.simple().to_string()[..8].to_owned())
+    }
+
+    pub(crate) fn shared_until(&self, session: Option<SessionId>) -> u64 {
+        let name = session.map(|id| id.0.to_string()).unwrap_or_default();
+        self.shared.as_ref().and_then(|shared| shared.get(&name)).copied().unwrap_or(0)
     }
 
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
@@ -161,6 +176,14 @@ async fn identity(conn: &mut SqliteConnection, key_path: &Path) -> Result<(Key, 
     let stream: Vec<u8> = sqlx::query_scalar(meta).bind("stream_id").fetch_one(conn).await?;
     let stream_id = Uuid::from_slice(&stream).map_err(|_| columns::damaged("meta", "stream_id", &stream))?;
     Ok((key, stream_id))
+}
+
+/// What a backup says of the stream that it was copied from.
+async fn shared(conn: &mut SqliteConnection) -> Result<Option<HashMap<String, u64>>, StoreError> {
+    let json: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT value FROM meta WHERE name = 'shared'").fetch_optional(conn).await?;
+    json.map(|json| serde_json::from_slice(&json).map_err(|_| columns::damaged("meta", "shared", &json)))
+        .transpose()
 }
 
 #[cfg(test)]

@@ -125,6 +125,11 @@ impl Subscription {
         }
     }
 
+    /// See [`crate::Supervisor::mark`].
+    pub fn mark(&self) -> Option<String> {
+        self.store.mark()
+    }
+
     /// Everything committed up to the call has been returned.
     pub fn is_caught_up(&self) -> bool {
         self.head.borrow().seq <= self.seq
@@ -196,6 +201,11 @@ impl ServerSubscription {
         let mut head = hubs.server.subscribe();
         head.mark_changed();
         Self { store, head, seq: after }
+    }
+
+    /// See [`crate::Supervisor::mark`].
+    pub fn mark(&self) -> Option<String> {
+        self.store.mark()
     }
 
     /// The next entries, in order; waits while there are none. Cancel safe.

@@ -4,16 +4,48 @@
 
 use crate::engine::Engine;
 use crate::host::{Join, RunDir};
-use crate::session::finish::afterwards;
+use crate::session::finish::{afterwards, is_missing};
 use crate::supervisor::pack::pack_run;
 use crate::{Result, shown};
+use castra_proto::shim::relay::At;
 use castra_proto::{SessionId, Timestamp};
 use castra_store::RunRow;
 use std::sync::Arc;
 use tracing::{debug, warn};
 
+/// Folders of sessions that no row knows: left by a removal that was cut off, or made after the backup from which
+/// the database was restored. Absolute paths.
+pub(super) async fn orphans(engine: &Arc<Engine>) -> Result<Vec<String>> {
+    let entries = match engine.host.files().list(At::home("sessions")).await {
+        Err(error) if is_missing(&error) => Vec::new(),
+        entries => entries?,
+    };
+    let mut orphans = Vec::new();
+    for entry in entries {
+        if let Ok(id) = entry.name.parse::<SessionId>()
+            && engine.store.session(id).await?.is_none()
+        {
+            orphans.push(format!("{}/sessions/{}", engine.probe.home, entry.name));
+        }
+    }
+    Ok(orphans)
+}
+
 /// Every ended session, the newest first.
 pub(super) async fn settle(engine: Arc<Engine>) {
+    match orphans(&engine).await {
+        Ok(orphans) => {
+            for path in orphans {
+                warn!(
+                    path,
+                    "a session that the database does not know: removed by halves, or newer than a backup"
+                );
+            }
+        }
+        Err(error) => {
+            warn!(%error, "whether there are sessions that the database does not know is not known")
+        }
+    }
     let ended = match engine.store.ended_before(Timestamp(i64::MAX), u32::MAX).await {
         Ok(ended) => ended,
         Err(error) => {
