@@ -188,7 +188,7 @@ async fn a_backup_is_whole_and_has_cursors_of_its_own() {
     let mark = restored.stream_id().simple().to_string()[..8].to_owned();
     restored.commit(at(id, 3).event(event("3"))).await.unwrap();
     assert_eq!((restored.mark(), restored.shared_until(Some(id))), (Some(mark), 2), "event 3 is its own");
-    assert_eq!(restored.shared_until(Some(SessionId::now())), 0);
+    assert_eq!(restored.shared_until(Some(castra_proto::SessionId::now())), 0);
     home.finish().await;
 }
 

@@ -162,7 +162,7 @@ async fn connect(client: Client, path: String, last: u64, cursor: Option<String>
     loop {
         // A number that a person gave is of whatever stream there is; an id is of its own.
         let call = match &cursor {
-            None => Call::get(&format!("{path}?after={last}")),
+            None => Call::get(format!("{path}?after={last}")),
             Some(cursor) => Call::get(&path).header(HeaderName::from_static("last-event-id"), cursor)?,
         };
         let call = call.accept("text/event-stream");
