@@ -140,7 +140,8 @@ impl Subscription {
             Some(frames) => frames,
             None => {
                 let events = self.store.events(self.hub.id, self.seq, BATCH_EVENTS, BATCH_BYTES).await?;
-                events.iter().map(|event| Arc::new(encode_stored(self.hub.id, event))).collect()
+                // Each row goes as its frame is made.
+                events.into_iter().map(|event| Arc::new(encode_stored(self.hub.id, &event))).collect()
             }
         };
         match frames.last() {
