@@ -20,6 +20,12 @@ mod sys;
 
 pub use start::run_main;
 
+/// Sets this whole process's allocator to return blocks of 1 MiB or more as soon as they are freed. For a daemon that
+/// is castra's own; a program that embeds castra decides for itself.
+pub fn return_large_blocks() {
+    sys::return_large_blocks();
+}
+
 /// Environment variable that marks every process of a run with the run's id.
 pub const RUN_VARIABLE: &str = "CASTRA_RUN";
 

@@ -33,6 +33,16 @@ pub(crate) fn thrifty_malloc() {
     }
 }
 
+/// Gives large blocks back to the system when they are freed, in a process that reads whole lines of claude's: glibc
+/// would otherwise take the largest block ever freed for what is usual, and keep twice as much.
+pub(crate) fn return_large_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets a parameter, under the allocator's own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}
+
 /// Forks a process that has one thread; refuses when there are more, whose locks the child would inherit.
 pub(crate) fn fork() -> io::Result<Forked> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {

@@ -54,6 +54,8 @@ pub(crate) struct Sqlite {
     cache: Arc<Cache>,
     key: Arc<Key>,
     stream_id: Uuid,
+    /// Set in a database that was a backup: what its stream shares with the one it was copied from.
+    shared: Option<HashMap<String, u64>>,
 }
 
 /// The one connection that writes.
@@ -89,6 +91,7 @@ impl Sqlite {
         migrate(&mut conn, &path).await?;
         sqlx::query(script::MUST).execute(&mut conn).await?;
         let (key, stream_id) = identity(&mut conn, &home.join("key")).await?;
+        let shared = shared(&mut conn).await?;
         let key = Arc::new(key);
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -100,7 +103,7 @@ impl Sqlite {
         let writer =
             Writer { conn, key: Arc::clone(&key), sessions: HashMap::new(), cache: Arc::clone(&cache) };
         let writer = Queue::spawn(writer, options.on_commit);
-        Ok(Self { writer, readers, cache, key, stream_id })
+        Ok(Self { writer, readers, cache, key, stream_id, shared })
     }
 
     pub(crate) async fn close(&self) {
@@ -112,6 +115,16 @@ impl Sqlite {
 
     pub(crate) fn stream_id(&self) -> Uuid {
         self.stream_id
+    }
+
+    pub(crate) fn mark(&self) -> Option<String> {
+        self.shared.as_ref()?;
+        Some(self.stream_id.simple().to_string()[..8].to_owned())
+    }
+
+    pub(crate) fn shared_until(&self, session: Option<SessionId>) -> u64 {
+        let name = session.map(|id| id.0.to_string()).unwrap_or_default();
+        self.shared.as_ref().and_then(|shared| shared.get(&name)).copied().unwrap_or(0)
     }
 
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
@@ -177,6 +190,14 @@ async fn identity(conn: &mut SqliteConnection, key_path: &Path) -> Result<(Key, 
     let stream: Vec<u8> = sqlx::query_scalar(meta).bind("stream_id").fetch_one(conn).await?;
     let stream_id = Uuid::from_slice(&stream).map_err(|_| columns::damaged("meta", "stream_id", &stream))?;
     Ok((key, stream_id))
+}
+
+/// What a backup says of the stream that it was copied from.
+async fn shared(conn: &mut SqliteConnection) -> Result<Option<HashMap<String, u64>>, StoreError> {
+    let json: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT value FROM meta WHERE name = 'shared'").fetch_optional(conn).await?;
+    json.map(|json| serde_json::from_slice(&json).map_err(|_| columns::damaged("meta", "shared", &json)))
+        .transpose()
 }
 
 #[cfg(test)]

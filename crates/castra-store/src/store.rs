@@ -59,6 +59,17 @@ impl Store {
         on_backend!(self, db => db.stream_id())
     }
 
+    /// What cursors of this stream bear, so that those of the stream that this database was copied from are told
+    /// apart; None in a database that was never a backup.
+    pub fn mark(&self) -> Option<String> {
+        on_backend!(self, db => db.mark())
+    }
+
+    /// The newest event of a session, or of the server, that this stream shares with the one it was copied from.
+    pub fn shared_until(&self, session: Option<SessionId>) -> u64 {
+        on_backend!(self, db => db.shared_until(session))
+    }
+
     /// One transaction: all of it is on disk when this returns `Ok`, none of it is there on `Err`, except
     /// that after `Store(_)` from a failing disk it may turn up when the database is opened again.
     /// Waits while the queue is full. When the caller goes away, a queued commit still happens.

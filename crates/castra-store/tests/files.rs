@@ -184,6 +184,11 @@ async fn a_backup_is_whole_and_has_cursors_of_its_own() {
     let all = |store: Store| async move { store.events(id, 0, 10, usize::MAX).await.unwrap() };
     assert_eq!(all(restored.clone()).await, all(home.store.clone()).await);
     assert_ne!(restored.stream_id(), home.store.stream_id());
+    assert_eq!((home.store.mark(), home.store.shared_until(Some(id))), (None, 0));
+    let mark = restored.stream_id().simple().to_string()[..8].to_owned();
+    restored.commit(at(id, 3).event(event("3"))).await.unwrap();
+    assert_eq!((restored.mark(), restored.shared_until(Some(id))), (Some(mark), 2), "event 3 is its own");
+    assert_eq!(restored.shared_until(Some(castra_proto::SessionId::now())), 0);
     home.finish().await;
 }
 

@@ -8,6 +8,7 @@ use crate::sandbox::{Decision, SandboxProbe, Sandboxing};
 use crate::session::actor;
 use crate::session::hub::{Hub, Hubs};
 use crate::session::launch::Place;
+use crate::supervisor::pack::Packing;
 use crate::{Error, Result};
 use castra_proto::shim::relay::{Exec, Probe};
 use castra_proto::{SessionId, SessionSpec, Timestamp};
@@ -38,6 +39,7 @@ pub(crate) struct Engine {
     /// Sessions that have an actor; `true`: look again before it ends.
     actors: Mutex<HashMap<SessionId, bool>>,
     pub closing: watch::Sender<bool>,
+    pub packing: Packing,
 }
 
 impl Engine {
@@ -57,6 +59,7 @@ impl Engine {
             sandbox: Sandboxing::default(),
             actors: Mutex::default(),
             closing: watch::Sender::new(false),
+            packing: Packing::default(),
             config,
             store,
             hubs,

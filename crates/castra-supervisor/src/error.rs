@@ -1,6 +1,6 @@
 //! What can go wrong, as facts. Texts for people, codes and statuses are chosen in `Error::problem`.
 
-use crate::host::{ConnError, HostError, LogReadError};
+use crate::host::{ConnError, HostError, LogReadError, NotPacked};
 use castra_claude::launch::Refusal;
 use castra_proto::api::TurnResult;
 use castra_proto::shim::relay::RelayError;
@@ -25,6 +25,9 @@ pub enum Error {
     /// Damage in the middle of a record log: reported, never skipped.
     #[error(transparent)]
     Log(#[from] LogReadError),
+    /// A log that is over stays as it was written.
+    #[error(transparent)]
+    Pack(#[from] NotPacked),
     /// A turn ended without success: its result, with claude's own words.
     #[error("{}", turn_problem(.0))]
     Turn(Box<TurnResult>),
@@ -72,6 +75,7 @@ impl Error {
             Self::Host(error) => host_problem(error),
             Self::Log(LogReadError::Host(error)) => host_problem(error),
             Self::Log(error) => Problem::new(ErrorCode::Internal, error.to_string()),
+            Self::Pack(error) => Problem::new(ErrorCode::Internal, error.to_string()),
             Self::Turn(result) => turn_problem(result),
         }
     }

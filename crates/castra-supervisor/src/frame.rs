@@ -125,6 +125,11 @@ impl Subscription {
         }
     }
 
+    /// See [`crate::Supervisor::mark`].
+    pub fn mark(&self) -> Option<String> {
+        self.store.mark()
+    }
+
     /// Everything committed up to the call has been returned.
     pub fn is_caught_up(&self) -> bool {
         self.head.borrow().seq <= self.seq
@@ -135,7 +140,8 @@ impl Subscription {
             Some(frames) => frames,
             None => {
                 let events = self.store.events(self.hub.id, self.seq, BATCH_EVENTS, BATCH_BYTES).await?;
-                events.iter().map(|event| Arc::new(encode_stored(self.hub.id, event))).collect()
+                // Each row goes as its frame is made.
+                events.into_iter().map(|event| Arc::new(encode_stored(self.hub.id, &event))).collect()
             }
         };
         match frames.last() {
@@ -196,6 +202,11 @@ impl ServerSubscription {
         let mut head = hubs.server.subscribe();
         head.mark_changed();
         Self { store, head, seq: after }
+    }
+
+    /// See [`crate::Supervisor::mark`].
+    pub fn mark(&self) -> Option<String> {
+        self.store.mark()
     }
 
     /// The next entries, in order; waits while there are none. Cancel safe.

@@ -17,6 +17,8 @@ mod session;
 mod shown;
 pub mod supervisor;
 
+pub use castra_shim::return_large_blocks;
+
 /// claude's messages, typed.
 pub use castra_claude::message;
 pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};

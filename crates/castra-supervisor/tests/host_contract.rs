@@ -12,7 +12,7 @@ use castra_proto::shim::relay::{At, EntryKind, Exec, Proof, RelayError};
 use castra_proto::shim::{ExitCause, Note, Reason, SignalTarget, StartError, StartSpec, Stream, TreeProof};
 use castra_supervisor::host::{
     ConnError, Host, HostError, Join, Line, LocalHost, LogReader, PipeHost, Record, RunDir, ShimConn,
-    ShimMsg, ShimReader, get, put, shim_image, shim_image_id,
+    ShimMsg, ShimReader, get, pack, put, shim_image, shim_image_id,
 };
 use uuid::Uuid;
 
@@ -73,6 +73,9 @@ contract!(
     escapees_are_swept_when_both_are_killed,
     logs_are_read_without_a_shim,
     a_torn_tail_is_cut_and_damage_is_reported,
+    a_compressed_log_reads_as_before,
+    what_a_kill_leaves_of_compressing_is_harmless,
+    a_torn_compressed_file_is_reported,
     files_beneath_a_root,
     links_lead_nowhere,
     trees_are_copied_and_removed,
@@ -479,6 +482,103 @@ async fn a_torn_tail_is_cut_and_damage_is_reported(bench: Bench) {
     std::fs::write(&file, &damaged).unwrap();
     let mut reader = LogReader::open(bench.host.files(), &run, 1).await.unwrap();
     assert!(reader.next().await.is_err(), "damage in the middle is not a tail");
+}
+
+/// A run that is over, of five segments of noise and words; its records.
+async fn long_run(bench: &Bench) -> (RunDir, Vec<Record>) {
+    let noise = "head -c 40000 /dev/urandom; seq 9000 | tail -c 40000";
+    let mut spec =
+        sh(&format!("i=0; while [ $i -lt 12 ]; do {noise}; i=$((i+1)); done; echo END OF IT; exec cat"));
+    spec.segment_bytes = Some(256 << 10);
+    let run = bench.start(&spec).await;
+    let (mut reader, mut writer) = bench.join(&run, &spec).await.split();
+    writer.follow(1).await.unwrap();
+    follow_text(&mut reader, "END OF IT\n").await;
+    let all = bench.end(&run, &spec).await;
+    (run, all)
+}
+
+fn names(bench: &Bench, run: &RunDir) -> Vec<String> {
+    let dir = std::fs::read_dir(bench.home.join(&run.0).join("log")).unwrap();
+    let mut names: Vec<String> = dir.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+async fn pack_all(bench: &Bench, run: &RunDir) -> (u64, u64) {
+    let (mut before, mut after) = (0, 0);
+    while let Some(packed) = pack(bench.host.files(), run).await.unwrap() {
+        (before, after) = (before + packed.before, after + packed.after);
+    }
+    (before, after)
+}
+
+async fn a_compressed_log_reads_as_before(bench: Bench) {
+    let (run, all) = long_run(&bench).await;
+    let whole = names(&bench, &run);
+    assert!(whole.len() > 3, "{whole:?}");
+    let len: u64 = whole
+        .iter()
+        .map(|name| bench.home.join(&run.0).join("log").join(name).metadata().unwrap().len())
+        .sum();
+    // A reader that has listed the log before finds the segments under their other names.
+    let mut early = LogReader::open(bench.host.files(), &run, 1).await.unwrap();
+    let mut read = early.next().await.unwrap().unwrap();
+    let (before, after) = pack_all(&bench, &run).await;
+    assert_eq!(before, len);
+    assert!(after < before * 7 / 8, "{after} of {before}");
+    let packed: Vec<_> = whole.iter().map(|name| format!("{name}.gz")).collect();
+    assert_eq!(names(&bench, &run), packed);
+    while let Some(records) = early.next().await.unwrap() {
+        read.extend(records);
+    }
+    assert_eq!(read, all);
+    for from in [1, 2, 9, all.len() as u64 / 2, all.len() as u64, all.len() as u64 + 1] {
+        assert_eq!(read_log(&bench, &run, from).await, (all[from as usize - 1..].to_vec(), 0), "{from}");
+    }
+    assert_eq!(pack_all(&bench, &run).await, (0, 0), "done is done");
+}
+
+async fn what_a_kill_leaves_of_compressing_is_harmless(bench: Bench) {
+    let (run, all) = long_run(&bench).await;
+    let log = bench.home.join(&run.0).join("log");
+    let first = std::fs::read(log.join("00000001.seg")).unwrap();
+    pack(bench.host.files(), &run).await.unwrap().unwrap();
+    let packed = std::fs::read(log.join("00000001.seg.gz")).unwrap();
+    // After the rename and before the removal: both are there, and the whole one is read.
+    std::fs::write(log.join("00000001.seg"), &first).unwrap();
+    assert_eq!(read_log(&bench, &run, 1).await, (all.clone(), 0));
+    // Before the rename, and in the middle of writing: the rest of a temporary file.
+    std::fs::remove_file(log.join("00000001.seg.gz")).unwrap();
+    for len in [0, 1, packed.len() / 2, packed.len()] {
+        std::fs::write(log.join("00000001.seg.gz.tmp"), &packed[..len]).unwrap();
+        assert_eq!(read_log(&bench, &run, 1).await, (all.clone(), 0), "{len}");
+    }
+    // A longer one than the next attempt writes does not shine through.
+    std::fs::write(log.join("00000001.seg.gz.tmp"), vec![7; first.len() + 5000]).unwrap();
+    pack_all(&bench, &run).await;
+    assert_eq!(std::fs::read(log.join("00000001.seg.gz")).unwrap(), packed);
+    assert!(names(&bench, &run).iter().all(|name| name.ends_with(".seg.gz")), "{:?}", names(&bench, &run));
+    assert_eq!(read_log(&bench, &run, 1).await, (all, 0));
+}
+
+async fn a_torn_compressed_file_is_reported(bench: Bench) {
+    let (run, all) = long_run(&bench).await;
+    pack_all(&bench, &run).await;
+    let file = bench.home.join(&run.0).join("log/00000002.seg.gz");
+    let whole = std::fs::read(&file).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 0x10;
+    for damaged in [&whole[..0], &whole[..40], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &flipped]
+    {
+        std::fs::write(&file, damaged).unwrap();
+        let mut reader = LogReader::open(bench.host.files(), &run, 1).await.unwrap();
+        reader.next().await.unwrap().unwrap();
+        let error = reader.next().await.expect_err("what is gone is not read over").to_string();
+        assert!(error.starts_with("segment 2: "), "{error}");
+    }
+    std::fs::write(&file, &whole).unwrap();
+    assert_eq!(read_log(&bench, &run, 1).await, (all, 0));
 }
 
 async fn files_beneath_a_root(bench: Bench) {

@@ -101,6 +101,13 @@ impl Http {
         })
     }
 
+    /// The status of an answer whose body may have no end.
+    #[track_caller]
+    pub fn status_of(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> u16 {
+        let response = self.runtime.block_on(self.open(method, path, headers, Bytes::new()));
+        response.unwrap_or_else(|error| panic!("{path}: {error}")).status().as_u16()
+    }
+
     pub(crate) async fn open(
         &self,
         method: Method,

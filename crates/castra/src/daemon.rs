@@ -119,6 +119,7 @@ pub async fn serve(settings: &Settings, ready: impl FnOnce(&DaemonFile)) -> Resu
     let home = &settings.home;
     prepare_home(home)?;
     raise_descriptors();
+    castra_supervisor::return_large_blocks();
     // Signals first: one that comes during recovery must end this daemon in order too.
     let signals = Signals::new().map_err(|error| Error::Serve(error.to_string()))?;
     let mut config = settings.supervisor();

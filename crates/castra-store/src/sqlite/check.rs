@@ -108,7 +108,16 @@ impl Sqlite {
     }
 }
 
+/// What is written into the copy is another stream, and shares with this one what there is now: each session's head,
+/// and the server's under the empty name.
 async fn rename_stream(copy: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO meta (name, value) SELECT 'shared', CAST(json_group_object(id, head) AS BLOB) FROM (
+         SELECT id, head FROM sessions WHERE removed_at IS NULL
+         UNION ALL SELECT '', coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'server_events'), 0))",
+    )
+    .execute(&mut *copy)
+    .await?;
     sqlx::query("UPDATE meta SET value = $1 WHERE name = 'stream_id'")
         .bind(&Uuid::new_v4().as_bytes()[..])
         .execute(copy)

@@ -27,9 +27,10 @@ impl Sqlite {
         self.writer
             .job(move |writer: &mut Writer| {
                 Box::pin(async move {
+                    // Of the clock, so that whoever starts on a restored database outranks all that came before.
                     let epoch: i64 = sqlx::query_scalar(
-                        "INSERT INTO hosts (name, owner, epoch, updated_at) VALUES ($1, $2, 1, $3)
-                         ON CONFLICT (name) DO UPDATE SET epoch = epoch + 1, owner = excluded.owner,
+                        "INSERT INTO hosts (name, owner, epoch, updated_at) VALUES ($1, $2, max(1, $3), $3)
+                         ON CONFLICT (name) DO UPDATE SET epoch = max(epoch + 1, excluded.epoch), owner = excluded.owner,
                          updated_at = excluded.updated_at RETURNING epoch",
                     )
                     .bind(host)

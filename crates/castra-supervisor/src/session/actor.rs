@@ -5,6 +5,7 @@
 
 use super::commands::Commands;
 use super::finish::Ending;
+use super::forward::Forward;
 use super::hub::Hub;
 use super::stop::Deadlines;
 use super::view::{Added, Given, Offers, View};
@@ -89,6 +90,8 @@ pub(crate) struct Actor<'a> {
     /// The last record that the log had when it was joined, until it is decoded. Nothing is written before:
     /// a choice made from what the store knew could be made a second time, and differently.
     pub behind: Option<u64>,
+    /// While the log is ahead of the store: what the store cannot know if it was restored from a backup.
+    pub forward: Option<Forward>,
     /// As the session's row has it, once this actor has written it.
     cwd: Option<String>,
     stored: Stored,
@@ -154,6 +157,7 @@ impl<'a> Actor<'a> {
             writer: None,
             permit: None,
             behind: None,
+            forward: None,
             cwd: None,
             stored,
             lazy: None,
@@ -221,6 +225,10 @@ impl<'a> Actor<'a> {
                     failpoint!("joined");
                     self.writer = Some(writer);
                     self.behind = (last > self.run.decoded).then_some(last);
+                    self.forward = None;
+                    if self.behind.is_some() {
+                        self.look_forward().await?;
+                    }
                     self.deadlines.joined(self.view.ready);
                     return Ok(Some(reader));
                 }
@@ -313,6 +321,7 @@ impl<'a> Actor<'a> {
             self.commit().await?;
         }
         if self.behind.take_if(|last| *last <= self.run.decoded).is_some() {
+            self.forward = None;
             return self.kick().await;
         }
         self.act().await
@@ -381,6 +390,10 @@ impl<'a> Actor<'a> {
         }
         let result_at = commit.events.iter().rposition(|event| event.kind.as_str() == "result");
         let committed = self.engine.store.commit(commit).await?;
+        if committed.duplicate_of.is_some() {
+            // A message that was found in the log was sent again meanwhile: begun again, it is known.
+            return Err(Error::new(castra_proto::ErrorCode::Conflict, "a message is there already"));
+        }
         failpoint!("commit.after");
         if let (Some(at), Some(result)) = (result_at, &mut self.view.turn.result) {
             // For a message that is found answered only later.

@@ -287,7 +287,7 @@ impl Actor<'_> {
     }
 
     /// What a fold says of one message is one statement: delivered and answered often come together.
-    fn change_message(&mut self, update: MessageUpdate) {
+    pub(crate) fn change_message(&mut self, update: MessageUpdate) {
         let held = self.changes.iter_mut().find_map(|change| match change {
             Change::Message(held)
                 if held.id == update.id && held.from.is_empty() && update.from.is_empty() =>
@@ -420,6 +420,11 @@ impl Actor<'_> {
         self.commit().await?;
         self.load_commands().await
     }
+}
+
+/// The uuid that a message was written with.
+pub(crate) fn message_line_id(line: &Value) -> Option<Uuid> {
+    line["uuid"].as_str()?.parse().ok()
 }
 
 /// The stdin line of a message.

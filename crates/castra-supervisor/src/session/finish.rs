@@ -1,6 +1,7 @@
 //! How a run ends: what its exit means, what became of its last messages, and what is left of its tree.
 
 use super::actor::Actor;
+use super::forward::{RESTORED, later_run};
 use super::state::Cause;
 use super::view::View;
 use crate::engine::{Engine, now};
@@ -152,6 +153,7 @@ impl Actor<'_> {
             // Its last word is committed. If this is lost, the shim waits for the next daemon.
             let _ = writer.ack(self.run.cursor).await;
         }
+        self.engine.packing.due(self.id, self.run.n);
         afterwards(self.engine, self.id, &self.spec, &self.view).await
     }
 
@@ -195,6 +197,7 @@ impl Actor<'_> {
     /// The log is whole to its last record, also when nobody serves it any more.
     async fn read_rest(&mut self) -> Result<()> {
         let from = self.run.hold.unwrap_or(self.run.cursor + 1).min(self.run.cursor + 1);
+        self.look_forward().await?;
         let mut log = LogReader::open(self.engine.host.files(), &self.run.dir, from).await?;
         while let Some(records) = log.next().await? {
             for record in records {
@@ -284,7 +287,13 @@ pub(crate) async fn afterwards(
     view: &View,
 ) -> Result<()> {
     let Some(exit) = &view.exit else { return Ok(()) };
-    if spec.auto_resume
+    if later_run(engine, id, view.run + 1).await?.is_some() {
+        // A backup took the database's place: what came after this run is brought forward.
+        match crate::supervisor::lifecycle::begin_next_run(engine, id, RESTORED).await {
+            Ok(_) | Err(Error::Commit(_)) => {}
+            Err(error) => return Err(error),
+        }
+    } else if spec.auto_resume
         && matches!(exit.cause, ExitCause::Crashed | ExitCause::Lost)
         && view.results > view.resumed_at
     {

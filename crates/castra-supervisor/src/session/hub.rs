@@ -117,6 +117,11 @@ impl Tail {
             if self.frames.back().is_some_and(|last| last.seq + 1 != seq) {
                 *self = Self::default();
             }
+            if event.data.len() > TAIL_BYTES {
+                // It would push out everything, itself too: whoever wants it reads the store.
+                *self = Self::default();
+                continue;
+            }
             let frame = encode(
                 seq,
                 batch.session,

@@ -29,6 +29,7 @@ impl Actor<'_> {
                 }
             }
             Stream::Shim if !replayed => self.note(&record),
+            Stream::In if !replayed => self.input_bytes(&record),
             _ => {}
         }
         self.run.decoded = self.run.decoded.max(record.seq);
@@ -51,7 +52,10 @@ impl Actor<'_> {
                 self.view.shim_pid = Some(shim.pid);
                 self.added.changed = true;
             }
-            Note::Input { input_id, .. } => self.input_journalled(input_id),
+            Note::Input { input_id, len, .. } => {
+                self.input_begins(input_id, len);
+                self.input_journalled(input_id);
+            }
             Note::SpawnFailed { message, .. } => self.ending = Some(Ending::spawn_failed(message)),
             Note::Exit { code, signal, tail_lost, tree, cause } => {
                 let at = self.view.clock.map_or_else(|| self.at(), |clock| clock.at(record.at));

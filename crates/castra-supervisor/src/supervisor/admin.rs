@@ -5,7 +5,6 @@ use crate::engine::now;
 use crate::host::Progress;
 use crate::session::launch::Place;
 use crate::{Error, Result};
-use castra_proto::shim::relay::At;
 use castra_proto::{ErrorCode, SessionId, SessionSpec, Timestamp};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -165,6 +164,7 @@ impl Supervisor {
         let auto = castra_proto::spec::SandboxMode::Auto;
         let sandbox = crate::sandbox::decide(auto, engine.sandbox().await?, false)?;
         let confined = sandbox.wrap.is_some();
+        let orphans = super::leftovers::orphans(engine).await?;
         let reason = sandbox.shown.reason.unwrap_or_else(|| "bubblewrap".into());
         Ok(vec![
             claude,
@@ -182,6 +182,13 @@ impl Supervisor {
                 "",
             ),
             line("sandbox", confined, reason, crate::sandbox::NEXT),
+            line(
+                "sessions",
+                orphans.is_empty(),
+                if orphans.is_empty() { "all are in the database".into() } else { orphans.join(", ") },
+                "the database does not know these: they are newer than a backup that was restored, or were removed by \
+                 halves; look into them, then remove the folders",
+            ),
             line("daemon", true, format!("pid {}, {}", std::process::id(), engine.config.build), ""),
             line("clock", now().0 > 1_700_000_000_000_000, now().to_string(), "set the clock"),
         ])
@@ -238,18 +245,5 @@ impl Supervisor {
             }
         }
         self.engine.provision.remove(self.engine.host.as_ref(), version, &used).await
-    }
-
-    /// Folders of sessions that no row knows: left by a removal that was cut off.
-    pub async fn orphans(&self) -> Result<Vec<String>> {
-        let mut orphans = Vec::new();
-        for entry in self.engine.host.files().list(At::home("sessions")).await? {
-            if let Ok(id) = entry.name.parse::<SessionId>()
-                && self.engine.store.session(id).await?.is_none()
-            {
-                orphans.push(entry.name);
-            }
-        }
-        Ok(orphans)
     }
 }

@@ -1,17 +1,51 @@
 //! What a daemon left undone that died right after it had committed the end of a run: a shim that waits for its
-//! last acknowledgement, a session that wants to be resumed or removed. Looked for once, beside everything else.
+//! last acknowledgement, a log that is not compressed, a session that wants to be resumed or removed. Looked for
+//! once, beside everything else.
 
 use crate::engine::Engine;
 use crate::host::{Join, RunDir};
-use crate::session::finish::afterwards;
+use crate::session::finish::{afterwards, is_missing};
+use crate::supervisor::pack::pack_run;
 use crate::{Result, shown};
+use castra_proto::shim::relay::At;
 use castra_proto::{SessionId, Timestamp};
 use castra_store::RunRow;
 use std::sync::Arc;
 use tracing::{debug, warn};
 
+/// Folders of sessions that no row knows: left by a removal that was cut off, or made after the backup from which
+/// the database was restored. Absolute paths.
+pub(super) async fn orphans(engine: &Arc<Engine>) -> Result<Vec<String>> {
+    let entries = match engine.host.files().list(At::home("sessions")).await {
+        Err(error) if is_missing(&error) => Vec::new(),
+        entries => entries?,
+    };
+    let mut orphans = Vec::new();
+    for entry in entries {
+        if let Ok(id) = entry.name.parse::<SessionId>()
+            && engine.store.session(id).await?.is_none()
+        {
+            orphans.push(format!("{}/sessions/{}", engine.probe.home, entry.name));
+        }
+    }
+    Ok(orphans)
+}
+
 /// Every ended session, the newest first.
 pub(super) async fn settle(engine: Arc<Engine>) {
+    match orphans(&engine).await {
+        Ok(orphans) => {
+            for path in orphans {
+                warn!(
+                    path,
+                    "a session that the database does not know: removed by halves, or newer than a backup"
+                );
+            }
+        }
+        Err(error) => {
+            warn!(%error, "whether there are sessions that the database does not know is not known")
+        }
+    }
     let ended = match engine.store.ended_before(Timestamp(i64::MAX), u32::MAX).await {
         Ok(ended) => ended,
         Err(error) => {
@@ -32,7 +66,7 @@ pub(super) async fn settle(engine: Arc<Engine>) {
 async fn one(engine: &Arc<Engine>, id: SessionId) -> Result<()> {
     for run in engine.store.runs(id).await? {
         if run.state.is_final() {
-            dismiss(engine, run).await?;
+            dismiss(engine, id, run).await?;
         }
     }
     // Read last: whoever was faster has made it a session that lives.
@@ -42,13 +76,19 @@ async fn one(engine: &Arc<Engine>, id: SessionId) -> Result<()> {
 }
 
 /// A shim ends when everything that it has logged is acknowledged.
-async fn dismiss(engine: &Arc<Engine>, run: RunRow) -> Result<()> {
+async fn dismiss(engine: &Arc<Engine>, id: SessionId, run: RunRow) -> Result<()> {
     let dir = RunDir(run.dir);
-    if !engine.host.tree_state(&dir).await?.shim_alive {
+    let state = engine.host.tree_state(&dir).await?;
+    if !state.shim_alive {
+        if !(state.locked || state.guard_alive) {
+            pack_run(engine, id, &dir).await?;
+        }
         return Ok(());
     }
     debug!(run = %run.id, "a shim waits for its last acknowledgement");
     let join = Join { run: run.id.0, epoch: engine.epoch, last: run.cursor };
     let (_, mut writer) = engine.host.connect(&dir, join).await?.split();
-    Ok(writer.ack(run.cursor).await?)
+    writer.ack(run.cursor).await?;
+    engine.packing.due(id, run.n);
+    Ok(())
 }

@@ -5,13 +5,15 @@ use super::{Caller, Supervisor};
 use crate::engine::{Engine, json_text, now};
 use crate::session::commands::{INTERRUPT, STOP};
 use crate::session::finish::run_dir;
+use crate::session::forward::later_run;
 use crate::session::launch::Place;
-use crate::session::view::Origin;
+use crate::session::state::Cause;
+use crate::session::view::{Added, Origin};
 use crate::{Error, Result, shown};
 use castra_proto::api::{Fork, SendMessage};
 use castra_proto::shim::relay::At;
 use castra_proto::{CommandId, ErrorCode, OwnKind, RunId, RunState, Session, SessionId};
-use castra_store::{Change, CommandState, Commit, Guard, NewCommand, NewRun, SessionUpdate};
+use castra_store::{Change, CommandState, Commit, Guard, NewCommand, NewRun, RunUpdate, SessionUpdate};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -186,8 +188,12 @@ pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str
     let row = engine.store.session(id).await?.ok_or_else(|| Error::session_not_found(&id.to_string()))?;
     let mut view = shown::view(&row)?;
     let spec = engine.spec(id, &row.spec).await?;
+    let n = row.newest_run + 1;
+    // The log may know this run already: the database was restored from a backup.
+    let begun = later_run(engine, id, n).await?;
     if let Some(max) = spec.limits.max_budget_usd
         && view.cost_usd() >= max
+        && begun.is_none()
     {
         return Err(Error::with_hint(
             ErrorCode::BudgetExceeded,
@@ -195,7 +201,6 @@ pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str
             "fork it, or start a new one with another budget",
         ));
     }
-    let n = row.newest_run + 1;
     let at = now();
     view.begin_run(n, at);
     view.resumed_at = view.results;
@@ -206,20 +211,27 @@ pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str
         OwnKind::State,
         &json!({"from": row.state, "to": RunState::Queued, "cause": "resumed"}),
     );
-    let commit = Commit::new(id, at)
+    let mut added = Added::default();
+    if begun.is_some() {
+        // It has been started; only what it says is news.
+        view.shift(Cause::Admitted, at, &mut added);
+    }
+    let mut commit = Commit::new(id, at)
         .fenced_by(engine.epoch)
         .guard(Guard::NewestRun { n: row.newest_run, is_final: true })
         .change(Change::StartRun(NewRun {
             n,
-            id: RunId::now(),
+            id: begun.unwrap_or_else(RunId::now),
             epoch: engine.epoch,
             dir: run_dir(id, n).0,
             meta: json!({}),
         }))
+        .change(Change::Run(RunUpdate { n, state: Some(view.state), ..RunUpdate::default() }))
         .change(Change::Session(SessionUpdate { view: Some(json_text(&view)?), ..SessionUpdate::default() }))
         .event(resumed)
         .event(state)
         .server_event("session_state", shown::brief(&view));
+    commit.events.extend(added.events);
     engine.store.commit(commit).await?;
     engine.drive(id);
     Ok(n)
@@ -229,6 +241,7 @@ pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str
 pub(crate) async fn remove_ended(engine: &Arc<Engine>, id: SessionId) -> Result<()> {
     let commit = Commit::new(id, now()).change(Change::Remove).server_event("session_removed", json!({}));
     engine.store.commit(commit).await?;
+    let _files = engine.packing.files.lock().await;
     engine.host.files().remove(At::home(format!("sessions/{id}"))).await?;
     Ok(())
 }

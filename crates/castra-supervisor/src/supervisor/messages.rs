@@ -168,7 +168,7 @@ fn check(message: &SendMessage) -> Result<()> {
     Ok(())
 }
 
-fn said(id: MessageId, message: &SendMessage, caller: &Caller) -> serde_json::Value {
+pub(crate) fn said(id: MessageId, message: &SendMessage, caller: &Caller) -> serde_json::Value {
     let mut said = json!({"message_id": id, "if_busy": message.if_busy, "by": caller.by});
     if let Some(text) = &message.text {
         let end = text.floor_char_boundary(EVENT_TEXT);

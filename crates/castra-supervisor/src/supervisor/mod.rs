@@ -6,7 +6,8 @@ mod files;
 mod leftovers;
 pub(crate) mod lifecycle;
 mod logs;
-mod messages;
+pub(crate) mod messages;
+pub(crate) mod pack;
 pub(crate) mod permissions;
 mod start;
 mod tokens;
@@ -109,6 +110,7 @@ impl Supervisor {
         let supervisor = Self { engine, _lock: Arc::new(lock) };
         supervisor.recover().await?;
         tokio::spawn(leftovers::settle(supervisor.engine.clone()));
+        tokio::spawn(pack::keep(supervisor.engine.clone()));
         supervisor.keep_house();
         Ok(supervisor)
     }
@@ -201,7 +203,9 @@ impl Supervisor {
 
     /// A page that ends at `limit` or 4 MB.
     pub async fn events(&self, id: SessionId, after: u64, limit: usize) -> Result<Vec<Event>> {
-        self.row(id).await?;
+        if after > self.row(id).await?.head {
+            return Err(self.foreign(after));
+        }
         let limit = limit.clamp(1, PAGE_EVENTS) as u32;
         let rows = self.engine.store.events(id, after, limit, PAGE_BYTES).await?;
         rows.into_iter()
@@ -228,9 +232,41 @@ impl Supervisor {
             .collect()
     }
 
+    /// # Errors
+    /// `gone` for a place that this stream does not have yet: it belongs to one that is no more.
     pub async fn subscribe(&self, id: SessionId, after: u64) -> Result<Subscription> {
         let hub = self.engine.hub(id).await?;
+        let head = hub.head.borrow().seq;
+        if after > head {
+            return Err(self.foreign(after));
+        }
         Ok(Subscription::new(hub, self.engine.store.clone(), after))
+    }
+
+    /// Whether a cursor with this mark is one of this database's stream: of a session, or of the server. A stream
+    /// that was restored from a backup shares with the one before what the backup holds, and nothing behind it.
+    ///
+    /// # Errors
+    /// `gone`: it is not, and what it stands for may be another event here.
+    pub fn admit(&self, session: Option<SessionId>, seq: u64, mark: Option<&str>) -> Result<()> {
+        let store = &self.engine.store;
+        if mark == store.mark().as_deref() || seq <= store.shared_until(session) {
+            return Ok(());
+        }
+        Err(self.foreign(seq))
+    }
+
+    /// What cursors of this stream bear behind their number, unless the database was never a backup.
+    pub fn mark(&self) -> Option<String> {
+        self.engine.store.mark()
+    }
+
+    fn foreign(&self, seq: u64) -> Error {
+        Error::with_hint(
+            ErrorCode::Gone,
+            format!("{seq} is a place in a stream that is no more: the database was restored from a backup"),
+            "begin again at 0",
+        )
     }
 
     /// The server-wide sequence from `after`, or from now.

@@ -42,6 +42,8 @@ pub struct Follow {
     path: String,
     /// Everything up to here has been returned.
     last: u64,
+    /// The id of the newest event, as the stream gave it.
+    cursor: Option<String>,
     body: Option<Incoming>,
     /// Kept here, not in the future of `next`: who calls that in a `select!` drops it many times a second,
     /// and must not begin the connection, or a daemon's start, anew each time.
@@ -60,6 +62,7 @@ impl Client {
             client: self.clone(),
             path: format!("/api/v1/sessions/{}/events", escape(session)),
             last: after,
+            cursor: None,
             body: None,
             connecting: None,
             heard: Instant::now(),
@@ -84,7 +87,7 @@ impl Follow {
             }
             let Some(body) = &mut self.body else {
                 let connecting = self.connecting.get_or_insert_with(|| {
-                    Box::pin(connect(self.client.clone(), self.path.clone(), self.last))
+                    Box::pin(connect(self.client.clone(), self.path.clone(), self.last, self.cursor.clone()))
                 });
                 let connected = connecting.await;
                 self.connecting = None;
@@ -125,6 +128,7 @@ impl Follow {
                         serde_json::from_slice(&frame.data).map_err(|error| self.garbled(&error))?;
                     if event.seq > self.last {
                         self.last = event.seq;
+                        self.cursor = frame.id;
                         self.ready.push_back(Item::Event(Box::new(event)));
                     }
                 }
@@ -153,12 +157,15 @@ impl Follow {
     }
 }
 
-async fn connect(client: Client, path: String, last: u64) -> Result<Incoming, Error> {
+async fn connect(client: Client, path: String, last: u64, cursor: Option<String>) -> Result<Incoming, Error> {
     let began = Instant::now();
     loop {
-        let call = Call::get(&path)
-            .accept("text/event-stream")
-            .header(HeaderName::from_static("last-event-id"), &last.to_string())?;
+        // A number that a person gave is of whatever stream there is; an id is of its own.
+        let call = match &cursor {
+            None => Call::get(format!("{path}?after={last}")),
+            Some(cursor) => Call::get(&path).header(HeaderName::from_static("last-event-id"), cursor)?,
+        };
+        let call = call.accept("text/event-stream");
         match client.answer(call).await {
             Ok(response) => return Ok(response.into_body()),
             Err(error) if error.is_connection() && began.elapsed() < PATIENCE => {

@@ -3,8 +3,8 @@
 /// One dispatched frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SseFrame {
-    /// `seq`; frames without one are state, not events.
-    pub id: Option<u64>,
+    /// Where to continue behind it, as it was given; frames without one are state, not events.
+    pub id: Option<String>,
     /// The event's name; unset for durable events.
     pub event: Option<String>,
     /// Several `data` lines are joined by newlines.
@@ -16,7 +16,7 @@ pub struct SseFrame {
 pub struct SseParser {
     /// The unfinished line.
     line: Vec<u8>,
-    id: Option<u64>,
+    id: Option<String>,
     event: Option<String>,
     data: Option<Vec<u8>>,
     /// The last byte was CR: a LF right behind it belongs to the same line end.
@@ -76,7 +76,7 @@ impl SseParser {
                 }
                 none => *none = Some(value.to_vec()),
             },
-            b"id" => self.id = std::str::from_utf8(value).ok().and_then(|id| id.parse().ok()),
+            b"id" => self.id = String::from_utf8(value.to_vec()).ok(),
             b"event" => self.event = Some(String::from_utf8_lossy(value).into_owned()),
             _ => {}
         }
@@ -87,14 +87,14 @@ impl SseParser {
 mod tests {
     use super::*;
 
-    fn frame(id: Option<u64>, event: Option<&str>, data: &str) -> SseFrame {
-        SseFrame { id, event: event.map(String::from), data: data.as_bytes().to_vec() }
+    fn frame(id: Option<&str>, event: Option<&str>, data: &str) -> SseFrame {
+        SseFrame { id: id.map(String::from), event: event.map(String::from), data: data.as_bytes().to_vec() }
     }
 
     #[test]
     fn frames_come_out_the_same_however_the_bytes_are_cut() {
         let table: &[(&str, Vec<SseFrame>)] = &[
-            ("id: 7\ndata: {\"a\":1}\n\n", vec![frame(Some(7), None, "{\"a\":1}")]),
+            ("id: 7\ndata: {\"a\":1}\n\n", vec![frame(Some("7"), None, "{\"a\":1}")]),
             ("event: partial\ndata: x\n\n", vec![frame(None, Some("partial"), "x")]),
             (": keep-alive\n\n", vec![]),
             ("id: 7\n\n", vec![]),
@@ -102,8 +102,8 @@ mod tests {
             ("data:a\ndata:  b\n\n", vec![frame(None, None, "a\n b")]),
             ("data\n\n", vec![frame(None, None, "")]),
             ("data: a: b\r\n\r\ndata: c\r\r", vec![frame(None, None, "a: b"), frame(None, None, "c")]),
-            ("retry: 5\nid: x\ndata: é\n\n", vec![frame(None, None, "é")]),
-            ("id: 1\ndata: a\n\ndata: b\n\n", vec![frame(Some(1), None, "a"), frame(None, None, "b")]),
+            ("retry: 5\nid: 2.ab\ndata: é\n\n", vec![frame(Some("2.ab"), None, "é")]),
+            ("id: 1\ndata: a\n\ndata: b\n\n", vec![frame(Some("1"), None, "a"), frame(None, None, "b")]),
             ("data: unfinished\n", vec![]),
         ];
         for (stream, expected) in table {

@@ -90,15 +90,33 @@ pub(super) fn wants_stream(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Where a reader continues.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) seq: u64,
+    /// As it was given: with an id, the mark behind it, or that there was none. A bare number is of this stream.
+    pub(super) mark: Option<Option<String>>,
+}
+
 /// Where a reader continues: `Last-Event-ID` before `?after=`.
-pub(super) fn position(headers: &HeaderMap, after: Option<u64>) -> Result<Option<u64>, Refusal> {
+pub(super) fn position(headers: &HeaderMap, after: Option<u64>) -> Result<Option<Position>, Refusal> {
+    let after = after.map(|seq| Position { seq, mark: None });
     let Some(value) = headers.get("last-event-id") else { return Ok(after) };
     // An EventSource that has seen no id sends none, or an empty one.
     match value.to_str() {
         Ok("") => Ok(after),
-        Ok(text) if text.parse::<u64>().is_ok() => Ok(text.parse().ok()),
-        _ => Err(Refusal::new(ErrorCode::InvalidRequest, "Last-Event-ID is not the id of one of our events")),
+        Ok(text) => {
+            let (seq, mark) =
+                text.split_once('.').map_or((text, None), |(seq, mark)| (seq, Some(mark.into())));
+            let seq = seq.parse().map_err(|_| foreign_id())?;
+            Ok(Some(Position { seq, mark: Some(mark) }))
+        }
+        Err(_) => Err(foreign_id()),
     }
+}
+
+fn foreign_id() -> Refusal {
+    Refusal::new(ErrorCode::InvalidRequest, "Last-Event-ID is not the id of one of our events")
 }
 
 #[cfg(test)]
@@ -111,9 +129,17 @@ mod tests {
 
     #[test]
     fn the_header_wins_over_the_query() {
-        assert_eq!(position(&headers(&[]), Some(3)).unwrap(), Some(3));
-        assert_eq!(position(&headers(&[("last-event-id", "7")]), Some(3)).unwrap(), Some(7));
-        assert_eq!(position(&headers(&[("last-event-id", "")]), Some(3)).unwrap(), Some(3));
+        let table = [
+            (None, Some((3, None))),
+            (Some(""), Some((3, None))),
+            (Some("7"), Some((7, Some(None)))),
+            (Some("7.3f2a91c0"), Some((7, Some(Some("3f2a91c0".to_owned()))))),
+        ];
+        for (header, expected) in table {
+            let pairs: Vec<_> = header.map(|value| ("last-event-id", value)).into_iter().collect();
+            let found = position(&headers(&pairs), Some(3)).unwrap();
+            assert_eq!(found, expected.map(|(seq, mark)| Position { seq, mark }), "{header:?}");
+        }
         assert!(position(&headers(&[("last-event-id", "seven")]), Some(3)).is_err());
         assert!(position(&headers(&[("last-event-id", "-1")]), None).is_err());
     }

@@ -35,7 +35,8 @@ pub(super) trait Feed: Send + 'static {
 
 impl Feed for Subscription {
     async fn next(&mut self, out: &mut BytesMut) -> Option<castra_supervisor::Result<()>> {
-        Some(Subscription::next(self).await?.map(|frames| put_frames(out, &frames)))
+        let mark = self.mark();
+        Some(Subscription::next(self).await?.map(|frames| put_frames(out, &frames, mark.as_deref())))
     }
 
     fn is_caught_up(&self) -> bool {
@@ -51,11 +52,12 @@ pub(super) struct ServerFeed {
 
 impl Feed for ServerFeed {
     async fn next(&mut self, out: &mut BytesMut) -> Option<castra_supervisor::Result<()>> {
+        let mark = self.events.mark();
         Some(self.events.next().await?.map(|events| {
             for (seq, json) in
                 events.iter().filter(|(_, json)| self.only.is_none_or(|only| concerns(json, only)))
             {
-                put_event(out, *seq, json);
+                put_event(out, *seq, mark.as_deref(), json);
             }
         }))
     }
@@ -74,23 +76,26 @@ fn concerns(json: &[u8], session: SessionId) -> bool {
 }
 
 /// Frames as they go out: durable events with `id`, so that a reader can come back to them; partials without.
-pub(super) fn put_frames(out: &mut BytesMut, frames: &[Frame]) {
+pub(super) fn put_frames(out: &mut BytesMut, frames: &[Frame], mark: Option<&str>) {
     let json = |frame: &Frame| match frame {
         Frame::Event(event) => event.json.len(),
         Frame::Partial(json) => json.len(),
     };
-    out.reserve(frames.iter().map(|frame| json(frame) + 48).sum());
+    out.reserve(frames.iter().map(|frame| json(frame) + 64).sum());
     for frame in frames {
         match frame {
-            Frame::Event(event) => put_event(out, event.seq, &event.json),
+            Frame::Event(event) => put_event(out, event.seq, mark, &event.json),
             Frame::Partial(json) => put_named(out, "partial", json),
         }
     }
 }
 
-fn put_event(out: &mut BytesMut, seq: u64, json: &[u8]) {
+fn put_event(out: &mut BytesMut, seq: u64, mark: Option<&str>, json: &[u8]) {
     // Into memory; cannot fail.
-    let _ = writeln!(out.writer(), "id: {seq}");
+    let _ = match mark {
+        None => writeln!(out.writer(), "id: {seq}"),
+        Some(mark) => writeln!(out.writer(), "id: {seq}.{mark}"),
+    };
     put_data(out, json);
 }
 

@@ -2,15 +2,15 @@
 
 use crate::http::api::{Api, Target};
 use crate::http::auth::Grant;
-use crate::http::query::{Query, position, wants_stream};
+use crate::http::query::{Position, Query, position, wants_stream};
 use crate::http::refusal::Answer;
 use crate::http::sse::{self, ServerFeed};
 use axum::Json;
 use axum::extract::{FromRef, State};
 use axum::http::HeaderMap;
 use axum::response::IntoResponse;
-use castra_proto::Event;
 use castra_proto::api::{Page, ServerEvent};
+use castra_proto::{Event, SessionId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -52,10 +52,11 @@ impl EventsQuery {
 
 /// Events of a session: a page, or with `Accept: text/event-stream` history and then live.
 ///
-/// In the stream `id:` is the event's `seq`, and `Last-Event-ID` continues after it. Partials come as
-/// `event: partial` without an id; `event: problem` ends a stream that cannot go on.
+/// In the stream `id:` is the event's `seq`, followed by `.` and a mark where the database was restored from a
+/// backup, and `Last-Event-ID` continues after it. Partials come as `event: partial` without an id;
+/// `event: problem` ends a stream that cannot go on.
 #[utoipa::path(get, path = "/sessions/{id}/events", tag = "events", security(("token" = ["read"])),
-    params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Wins over `after`. Streams only.")),
+    params(EventsQuery, ("Last-Event-ID" = Option<String>, Header, description = "Wins over `after`. Streams only.")),
     responses((status = 200, description = "A page, or a stream of Event objects",
         content((Page<Event> = "application/json"), (String = "text/event-stream")))))]
 async fn session_events(
@@ -66,7 +67,7 @@ async fn session_events(
     headers: HeaderMap,
 ) -> Answer {
     if wants_stream(&headers) {
-        let after = position(&headers, query.after())?.unwrap_or(0);
+        let after = admitted(&api, Some(id), position(&headers, query.after())?)?.unwrap_or(0);
         return sse::respond(api.supervisor.subscribe(id, after).await?, api.lease(&grant));
     }
     let items = api.supervisor.events(id, query.after().unwrap_or(0), query.limit()).await?;
@@ -78,7 +79,7 @@ async fn session_events(
 ///
 /// A stream without a position begins now; a page without one begins at the first.
 #[utoipa::path(get, path = "/events", tag = "events", security(("token" = ["read"])),
-    params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Wins over `after`. Streams only.")),
+    params(EventsQuery, ("Last-Event-ID" = Option<String>, Header, description = "Wins over `after`. Streams only.")),
     responses((status = 200, description = "A page, or a stream of ServerEvent objects",
         content((Page<ServerEvent> = "application/json"), (String = "text/event-stream")))))]
 async fn server_events(
@@ -88,7 +89,7 @@ async fn server_events(
     headers: HeaderMap,
 ) -> Answer {
     if wants_stream(&headers) {
-        let after = position(&headers, query.after())?;
+        let after = admitted(&api, None, position(&headers, query.after())?)?;
         let events = api.supervisor.subscribe_server(after).await?;
         return sse::respond(ServerFeed { events, only: grant.only }, api.lease(&grant));
     }
@@ -97,6 +98,18 @@ async fn server_events(
     let next = next(items.last().map(|event| event.seq));
     items.retain(|event| grant.may_see(event.session_id));
     Ok(Json(Page { items, next }).into_response())
+}
+
+/// The number of a position that belongs to this database's stream.
+fn admitted(
+    api: &Api,
+    session: Option<SessionId>,
+    position: Option<Position>,
+) -> Result<Option<u64>, castra_supervisor::Error> {
+    if let Some(Position { seq, mark: Some(mark) }) = &position {
+        api.supervisor.admit(session, *seq, mark.as_deref())?;
+    }
+    Ok(position.map(|position| position.seq))
 }
 
 /// A page of events is the last one only when it is empty: the next one may have been committed meanwhile.

@@ -32,7 +32,7 @@ impl Feed for Sent {
                 Err(error) => batch = Err(error),
             }
         }
-        Some(batch.map(|frames| put_frames(out, &frames)))
+        Some(batch.map(|frames| put_frames(out, &frames, None)))
     }
 
     fn is_caught_up(&self) -> bool {
@@ -57,11 +57,19 @@ fn frames_are_framed() {
     put_frames(
         &mut out,
         &[event(7, r#"{"a":1}"#), Frame::Partial(Bytes::from_static(br#"{"text":"x"}"#)), event(8, "{}")],
+        None,
     );
     assert_eq!(
         out,
         "id: 7\ndata: {\"a\":1}\n\nevent: partial\ndata: {\"text\":\"x\"}\n\nid: 8\ndata: {}\n\n"
     );
+}
+
+#[test]
+fn ids_of_a_restored_stream_bear_its_mark() {
+    let mut out = BytesMut::new();
+    put_frames(&mut out, &[event(7, "{}"), event(8, "{}")], Some("3f2a91c0"));
+    assert_eq!(out, "id: 7.3f2a91c0\ndata: {}\n\nid: 8.3f2a91c0\ndata: {}\n\n");
 }
 
 #[test]
@@ -72,7 +80,7 @@ fn line_ends_between_tokens_do_not_break_an_event() {
         ("{\"a\":\"\\r\\n\u{2028}\"}", "id: 1\ndata: {\"a\":\"\\r\\n\u{2028}\"}\n\n"),
     ] {
         let mut out = BytesMut::new();
-        put_frames(&mut out, &[event(1, json)]);
+        put_frames(&mut out, &[event(1, json)], None);
         assert_eq!(out, expected);
     }
 }
@@ -173,7 +181,7 @@ struct Flood {
 impl Feed for Flood {
     async fn next(&mut self, out: &mut BytesMut) -> Option<castra_supervisor::Result<()>> {
         self.batches = self.batches.checked_sub(1)?;
-        put_frames(out, &self.frames);
+        put_frames(out, &self.frames, None);
         Some(Ok(()))
     }
 
