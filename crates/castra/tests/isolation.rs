@@ -94,6 +94,7 @@ fn nothing_of_the_daemons_environment_reaches_a_session() {
             "ANTHROPIC_API_KEY",
             "ANTHROPIC_BASE_URL",
             "CASTRA_RUN",
+            "CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
             "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS",
             "CLAUDE_CONFIG_DIR",

@@ -62,6 +62,8 @@ pub(crate) struct View {
     pub resumed_at: u32,
     /// Where the conversation of the first run comes from.
     pub origin: Option<Origin>,
+    /// Permission updates that answers set, for the runs to come.
+    pub remembered: Vec<Value>,
 }
 
 /// What claude says it has, of its newest `init`.

@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub id: SessionId,
     pub spec: SessionSpec,
     pub origin: Option<Origin>,
+    /// What was allowed for good in the session that it goes on from.
+    pub remembered: Vec<Value>,
     /// claude's id of the conversation.
     pub conversation: Uuid,
     /// What its first event says beyond the state.
@@ -34,7 +36,15 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(id: SessionId, spec: SessionSpec) -> Self {
         let conversation = spec.session_id.unwrap_or_else(Uuid::new_v4);
-        Self { id, spec, origin: None, conversation, said: json!({}), history: Vec::new() }
+        Self {
+            id,
+            spec,
+            origin: None,
+            remembered: Vec::new(),
+            conversation,
+            said: json!({}),
+            history: Vec::new(),
+        }
     }
 }
 
@@ -109,6 +119,7 @@ impl Supervisor {
             claude_session_id: Some(plan.conversation),
             claude_session_ids: vec![plan.conversation],
             origin: plan.origin,
+            remembered: plan.remembered,
             ..View::default()
         };
         view.begin_run(1, at);
@@ -178,6 +189,7 @@ impl Supervisor {
             run_id: RunId::now(),
             demo: demo(engine, spec).await?,
             file_texts: file_texts(engine, spec).await?,
+            remembered: Vec::new(),
         };
         check(spec, &context(engine, &place, around))?;
         engine.confine(spec, &place).await?;
@@ -226,6 +238,7 @@ pub(super) fn check_scope(spec: &SessionSpec, caller: &Caller) -> Result<()> {
         ("permission_mode", !asks),
         ("allowed_tools", !spec.allowed_tools.is_empty()),
         ("settings", spec.settings.is_some()),
+        ("setting_sources", spec.setting_sources.as_ref().is_some_and(|sources| !sources.is_empty())),
         ("mcp_servers", !spec.mcp_servers.is_empty()),
         ("system_prompt_file", spec.system_prompt_file.is_some()),
         ("append_system_prompt_file", spec.append_system_prompt_file.is_some()),
