@@ -218,7 +218,20 @@ fn a_tool_of_the_run_is_not_let_in() {
 }
 
 #[test]
-#[ignore = "run by a_tool_of_the_run_is_not_let_in, inside a run"]
+fn a_tool_of_another_run_is_not_let_in() {
+    let neighbour = Run::start(sh("echo up; read never"));
+    let exe = std::env::current_exe().unwrap();
+    let mut spec = spec(&[exe.to_str().unwrap(), "--exact", "dial_from_inside", "--nocapture", "--ignored"]);
+    let socket = neighbour.dir.join("shim.sock").to_string_lossy().into_owned();
+    spec.env.insert("CASTRA_TEST_DIAL".into(), socket);
+    let out = String::from_utf8(bytes_of(&Run::start(spec).finish(), Stream::Out)).unwrap();
+    assert!(out.contains("the shim said: not_allowed"), "{out}");
+    // We are let in.
+    neighbour.join().follow_text(1, "up\n");
+}
+
+#[test]
+#[ignore = "run by a_tool_of_the_run_is_not_let_in and its neighbour, inside a run"]
 fn dial_from_inside() {
     let path = std::env::var("CASTRA_TEST_DIAL").unwrap();
     let socket = std::os::unix::net::UnixStream::connect(path).unwrap();
