@@ -262,9 +262,20 @@ fn secret_spec(world: &World) -> Value {
         "env": {"TOKEN": canary("env")},
         "settings": {"env": {"SETTING": canary("settings")}},
         "mcp_servers": {
-            "remote": {"type": "http", "url": "http://127.0.0.1:9/mcp", "headers": {"Authorization": canary("header")}},
-            "local": {"type": "stdio", "command": "cat", "args": [], "env": {"PASSWORD": canary("mcp")}},
+            "remote": {
+                "type": "http",
+                "url": format!("http://u:{}@127.0.0.1:9/mcp?key={}", canary("user"), canary("query")),
+                "headers": {"Authorization": canary("header")},
+            },
+            "local": {
+                "type": "stdio", "command": "true", "args": ["--", canary("arg")], "env": {"PASSWORD": canary("mcp")},
+            },
         },
+        "agents": {"one": {
+            "description": "An agent",
+            "prompt": canary("prompt"),
+            "mcpServers": [{"own": {"type": "stdio", "command": "true", "args": [canary("agent")]}}],
+        }},
     }))
 }
 
@@ -343,8 +354,14 @@ fn secrets_are_in_no_argument_log_answer_event_or_database() {
         let (mut files, mut for_claude) = (Vec::new(), 0);
         walk(&world.home(), &mut files);
         for path in files.iter().filter(|path| path.is_file() && !path.is_symlink()) {
-            let Some(secret) = clear(&fs::read(path).unwrap()) else { continue };
             let inside = path.strip_prefix(world.home().join("sessions").join(&session.id)).unwrap_or(path);
+            let mut bytes = fs::read(path).unwrap();
+            if inside.starts_with("runs") {
+                // Agents are told to claude by a message, which is journalled as every byte is.
+                let text = String::from_utf8_lossy(&bytes).replace(&canary("prompt"), "");
+                bytes = text.replace(&canary("agent"), "").into_bytes();
+            }
+            let Some(secret) = clear(&bytes) else { continue };
             assert!(inside.starts_with("home"), "{cli}: {secret} in {}", path.display());
             for_claude += 1;
         }
