@@ -263,6 +263,23 @@ fn bwrap_works() -> bool {
 }
 
 #[test]
+fn claude_that_is_killed_in_a_sandbox_has_died_of_a_signal() {
+    if !bwrap_works() {
+        return;
+    }
+    let sandbox = ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev"];
+    let mut spec = spec(&[&sandbox[..], &["cat"]].concat());
+    spec.wrapped = true;
+    let run = Run::start(spec);
+    assert_ne!(run.meta.claude.unwrap(), run.meta.guard);
+    run.join().say(Say::Signal { target: SignalTarget::Claude, signo: libc::SIGKILL });
+    assert_eq!(
+        exit_of(&run.finish()),
+        (None, Some(libc::SIGKILL), false, TreeProof::Empty, ExitCause::Asked)
+    );
+}
+
+#[test]
 fn a_sandbox_is_looked_through_and_dies_whole() {
     if !bwrap_works() {
         return;

@@ -545,8 +545,12 @@ fn turn_result(fact: ResultFact) -> TurnResult {
             (_, Some(401 | 403)) => ErrorCode::AuthFailed,
             (_, Some(429)) => ErrorCode::RateLimited,
             (_, Some(529 | 503)) => ErrorCode::Overloaded,
+            (_, Some(413)) => ErrorCode::TooLarge,
             _ if text.starts_with("Not logged in") => ErrorCode::AuthFailed,
-            _ => ErrorCode::CliExited,
+            (_, Some(_)) => ErrorCode::ApiError,
+            // Without a status: no answer came, or it broke off.
+            _ if fact.is_error && text.starts_with("API Error") => ErrorCode::ApiError,
+            _ => ErrorCode::TurnFailed,
         };
         Problem::new(code, if text.is_empty() { fact.subtype.clone() } else { text.clone() })
     });
