@@ -54,6 +54,7 @@ impl Supervisor {
     /// Errors: `invalid_request` with the reason, before anything is made; `conflict` for a taken name.
     pub async fn create(&self, spec: SessionSpec, key: Option<&str>, caller: &Caller) -> Result<Session> {
         check_scope(&spec, caller)?;
+        self.check_folders(&spec, caller).await?;
         if let Some(session) = self.taken_up(&spec, caller).await? {
             return Ok(session);
         }
@@ -113,6 +114,10 @@ impl Supervisor {
         caller: &Caller,
     ) -> Result<Session> {
         self.check_plan(&mut plan).await?;
+        // Again, by the real paths that will be used. A fork goes on where its parent was put.
+        if !matches!(plan.origin, Some(Origin::Fork { .. })) {
+            self.check_folders(&plan.spec, caller).await?;
+        }
         let engine = &self.engine;
         let at = now();
         let mut view = View {
@@ -198,6 +203,42 @@ impl Supervisor {
             engine.provision.resolve(engine.host.as_ref(), None).await?;
         }
         Ok(())
+    }
+
+    /// An agent can read the folders that it is given, and tell. Whoever may not answer its requests names only folders
+    /// that the operator has listed; of others they do not learn whether they exist.
+    async fn check_folders(&self, spec: &SessionSpec, caller: &Caller) -> Result<()> {
+        if caller.scope >= Scope::Approve {
+            return Ok(());
+        }
+        let named = spec.workdir.iter().map(|dir| ("workdir", dir));
+        for (field, dir) in named.chain(spec.add_dirs.iter().map(|dir| ("add_dirs", dir))) {
+            if !self.is_listed(dir).await? {
+                return Err(Error::with_hint(
+                    ErrorCode::Forbidden,
+                    format!("`{field}` names a folder, which needs the scope `approve`"),
+                    "leave it out for a fresh workspace, use a token with the scope `approve`, or have the folder listed \
+                     under `workdirs` in castra.toml",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_listed(&self, dir: &str) -> Result<bool> {
+        let engine = &self.engine;
+        if !dir.starts_with('/') || engine.config.workdirs.is_empty() {
+            return Ok(false);
+        }
+        let Some(real) = engine.real_path(dir).await? else { return Ok(false) };
+        for listed in engine.config.workdirs.iter().filter_map(|listed| listed.to_str()) {
+            if let Some(listed) = engine.real_path(listed).await?
+                && Path::new(&real).starts_with(&listed)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The folder as claude will see it: absolute, existing, links resolved.
