@@ -314,7 +314,8 @@ impl View {
             Fact::Assistant(assistant) => {
                 let text = match (&assistant.tool, assistant.text_tail) {
                     (Some(tool), _) => Some(format!("{}: {}", tool.name, tool.preview)),
-                    (None, tail) => tail,
+                    // What claude puts where nothing was said, as after `/clear`.
+                    (None, tail) => tail.filter(|tail| tail != "(no content)"),
                 };
                 if let Some(text) = text {
                     self.last_activity = Some(Activity { at, text });
