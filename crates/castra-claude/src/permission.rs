@@ -58,7 +58,7 @@ pub fn remembered(suggestions: &[Value]) -> Vec<Value> {
 /// All that an answer sets, in order: what it says itself, then what `remember` means. For the session, never for
 /// a settings file, which the agent could write as well: castra keeps it and hands it to later runs.
 pub fn updates(request: &PermissionRequest, answer: &PermissionAnswer) -> Vec<Value> {
-    let remembered = answer.remember.then(|| remembered(&request.suggestions)).unwrap_or_default();
+    let remembered = if answer.remember { remembered(&request.suggestions) } else { Vec::new() };
     for_session(answer.updated_permissions.iter().flatten().cloned().chain(remembered).collect())
 }
 
