@@ -1,6 +1,6 @@
 //! Every line that castra writes to claude. Refuses to build one by hand: a bad line kills claude.
 
-use crate::permission::remembered;
+use crate::permission::updates;
 use castra_proto::api::Priority;
 use castra_proto::permission::{Behavior, PermissionAnswer, PermissionKind, PermissionRequest};
 use serde_json::{Map, Value, json};
@@ -126,9 +126,7 @@ fn allow(request: &PermissionRequest, answer: &PermissionAnswer) -> Value {
     // (both measured on 2.1.197 and 2.1.329): nothing is changed by being read and written here.
     let input = answer.updated_input.clone().unwrap_or_else(|| json!({}));
     let mut response = json!({"behavior": "allow", "updatedInput": input});
-    let remembered = answer.remember.then(|| remembered(&request.suggestions));
-    let permissions = answer.updated_permissions.iter().flatten().chain(remembered.iter().flatten());
-    let permissions: Vec<&Value> = permissions.collect();
+    let permissions = updates(request, answer);
     if !permissions.is_empty() {
         response["updatedPermissions"] = json!(permissions);
     }

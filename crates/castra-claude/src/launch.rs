@@ -3,12 +3,14 @@
 mod arguments;
 mod environment;
 mod refusal;
+mod settings;
 
 use crate::input;
 use castra_proto::spec::{Mode, PermissionMode};
 use castra_proto::{RunId, SessionSpec};
 pub use refusal::Refusal;
 use serde_json::{Map, Value, json};
+pub use settings::{Fixed, fixed};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -34,6 +36,8 @@ pub struct LaunchContext {
     pub demo: Option<Demo>,
     /// Contents of the files that the `*_file` fields name, by the name as it stands there.
     pub file_texts: BTreeMap<String, String>,
+    /// Permission updates of earlier runs, in their order.
+    pub remembered: Vec<Value>,
 }
 
 /// The conversation that claude starts or takes up.
@@ -99,11 +103,11 @@ pub fn launch(spec: &SessionSpec, context: &LaunchContext) -> Result<Launch, Ref
     permissions(spec, context)?;
     let mut files = Vec::new();
     let mcp = mcp_config(spec)?.map(|config| keep(&mut files, context, "mcp.json", &config));
-    let settings = match &spec.settings {
-        None => None,
-        Some(settings) if settings.is_object() => Some(keep(&mut files, context, "settings.json", settings)),
-        Some(_) => return Err(Refusal::Shape { field: "settings".into(), shape: "an object" }),
-    };
+    if spec.settings.as_ref().is_some_and(|settings| !settings.is_object()) {
+        return Err(Refusal::Shape { field: "settings".into(), shape: "an object" });
+    }
+    let settings = settings::settings(spec, context)
+        .map(|settings| keep(&mut files, context, "settings.json", &settings));
     let argv = arguments::arguments(spec, context, mcp.as_deref(), settings.as_deref())?;
     let env = environment::environment(spec, context)?;
     let initialize =

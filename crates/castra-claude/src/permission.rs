@@ -1,7 +1,9 @@
 //! What claude asks, as a person must see it: the kind, the full input, its hash, what is unusual in it.
 
 use castra_proto::Timestamp;
-use castra_proto::permission::{PermissionKind, PermissionRequest, PermissionState};
+use castra_proto::permission::{
+    Behavior, PermissionAnswer, PermissionKind, PermissionRequest, PermissionState,
+};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -50,7 +52,27 @@ pub fn remembered(suggestions: &[Value]) -> Vec<Value> {
         suggestions.iter().filter(|suggestion| suggestion["type"] == kind).cloned().collect()
     };
     let kinds = ["addRules", "addDirectories"].map(of_kind);
-    kinds.into_iter().find(|found| !found.is_empty()).unwrap_or_else(|| suggestions.to_vec())
+    for_session(kinds.into_iter().find(|found| !found.is_empty()).unwrap_or_else(|| suggestions.to_vec()))
+}
+
+/// All that an answer sets, in order: what it says itself, then what `remember` means. For the session, never for
+/// a settings file, which the agent could write as well: castra keeps it and hands it to later runs.
+pub fn updates(request: &PermissionRequest, answer: &PermissionAnswer) -> Vec<Value> {
+    let remembered = if answer.remember { remembered(&request.suggestions) } else { Vec::new() };
+    for_session(answer.updated_permissions.iter().flatten().cloned().chain(remembered).collect())
+}
+
+/// What of an answer later runs are to be given: nothing of a denial, and nothing of what is no tool.
+pub fn granted(request: &PermissionRequest, answer: &PermissionAnswer) -> Vec<Value> {
+    let sets = matches!(request.kind, PermissionKind::Tool | PermissionKind::Question | PermissionKind::Plan);
+    if sets && answer.behavior == Behavior::Allow { updates(request, answer) } else { Vec::new() }
+}
+
+fn for_session(mut updates: Vec<Value>) -> Vec<Value> {
+    for update in updates.iter_mut().filter_map(Value::as_object_mut) {
+        update.insert("destination".into(), "session".into());
+    }
+    updates
 }
 
 /// SHA-256 (hex) of an input's bytes.
@@ -175,7 +197,8 @@ mod tests {
             json!({"type": "addRules", "rules": [], "behavior": "allow", "destination": "localSettings"});
         let mode = json!({"type": "setMode", "mode": "acceptEdits", "destination": "session"});
         let folder = json!({"type": "addDirectories", "directories": ["/w"], "destination": "session"});
-        assert_eq!(remembered(&[rule.clone(), folder.clone(), mode.clone()]), [rule]);
+        let kept = json!({"type": "addRules", "rules": [], "behavior": "allow", "destination": "session"});
+        assert_eq!(remembered(&[rule, folder.clone(), mode.clone()]), [kept]);
         assert_eq!(remembered(&[mode.clone(), folder.clone()]), [folder]);
         assert_eq!(remembered(std::slice::from_ref(&mode)), [mode]);
         assert_eq!(remembered(&[]), Vec::<Value>::new());

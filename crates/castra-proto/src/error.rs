@@ -55,6 +55,8 @@ codes! {
     CliStartFailed "cli_start_failed" 502 1 "claude could not be started.",
     StartTimeout "start_timeout" 504 124 "claude did not answer `initialize` in time.",
     CliExited "cli_exited" 502 1 "claude ended before the answer.",
+    TurnFailed "turn_failed" 502 1 "The turn ended without success; claude lives.",
+    ApiError "api_error" 502 1 "The model's API refused the request, or could not be reached.",
     Timeout "timeout" 504 124 "A limit of time was reached.",
     AuthFailed "auth_failed" 502 1 "The model's API refused the credential.",
     RateLimited "rate_limited" 429 1 "The model's API limits the rate.",

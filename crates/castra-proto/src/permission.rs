@@ -67,7 +67,8 @@ pub struct PermissionAnswer {
     /// Run this instead of the original input. For a question: the input with `answers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_input: Option<Value>,
-    /// claude's permission updates (`addRules`, `setMode`, …).
+    /// claude's permission updates (`addRules`, `setMode`, …). Whatever their destination, they are kept for this
+    /// session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_permissions: Option<Vec<Value>>,
     /// Why not, for claude to read.
@@ -76,7 +77,8 @@ pub struct PermissionAnswer {
     /// With a denial: end the turn.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interrupt: bool,
-    /// Apply claude's own suggestions, so that it does not ask for this again.
+    /// Apply claude's own suggestions, so that it does not ask for this again: in this session, its later runs and
+    /// its forks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub remember: bool,
     /// `input_hash` of what was shown to whoever answers.

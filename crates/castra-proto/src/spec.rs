@@ -85,7 +85,8 @@ pub struct SessionSpec {
     /// claude's settings, as in settings.json.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings: Option<Value>,
-    /// Of `user`, `project`, `local`; an empty list loads none.
+    /// Of `user`, `project`, `local`; an empty list loads none. Unset: `user` with `home: user`, `project` and `local`
+    /// with a `workdir`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub setting_sources: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

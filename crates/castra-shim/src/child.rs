@@ -29,6 +29,8 @@ pub(crate) struct Child {
     pub(crate) direct: ProcessId,
     /// Who is reported and signalled.
     pub(crate) claude: ProcessId,
+    /// They are two: how claude ended is what the wrapper says of it.
+    pub(crate) wrapped: bool,
     /// Readable when the direct child has ended, whoever still holds its stdout.
     pub(crate) pidfd: OwnedFd,
     pub(crate) stdin: Option<OwnedFd>,
@@ -69,7 +71,8 @@ pub(crate) fn spawn(spec: &StartSpec) -> io::Result<Child> {
     let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
     let direct = procs::identify(pid).ok_or(io::ErrorKind::NotFound)?;
     let claude = if spec.wrapped { behind(direct, &spec.argv[0]) } else { direct };
-    Ok(Child { direct, claude, pidfd, stdin: Some(stdin), out: Some(out), err: Some(err), snd_buf })
+    let (stdin, out, err) = (Some(stdin), Some(out), Some(err));
+    Ok(Child { direct, claude, wrapped: spec.wrapped, pidfd, stdin, out, err, snd_buf })
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

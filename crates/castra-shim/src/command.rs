@@ -12,15 +12,14 @@ use rustix::net::sockopt::socket_peercred;
 use crate::conn::Conn;
 use crate::input::{Incoming, Rejected};
 use crate::run::{Life, Shim};
-use crate::{BUILD, procs, versions};
+use crate::{BUILD, peer, procs, versions};
 
 impl Shim {
-    /// Whether this peer may speak at all: our user, and no process of the run, which could otherwise
-    /// answer its own permission requests.
+    /// Whether this peer may speak at all: our user, and no process of this run or another, which could
+    /// otherwise answer its own permission requests, or those of its neighbour.
     pub(crate) fn admits(&self, socket: impl AsFd) -> bool {
         let Ok(peer) = socket_peercred(socket) else { return false };
-        peer.uid == rustix::process::geteuid()
-            && !procs::descends_from(peer.pid.as_raw_nonzero().get(), self.own.pid)
+        peer.uid == rustix::process::geteuid() && peer::is_outside(peer.pid.as_raw_nonzero().get(), self.own)
     }
 
     /// Carries out the whole frames that connection `index` has sent.

@@ -16,6 +16,25 @@ const REAP_EVERY: Duration = Duration::from_secs(20);
 const REAP_EVERY_ENDED: Duration = Duration::from_secs(5);
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
 
+/// Signals that a program dies of and does not report itself by 128+n, as claude does SIGHUP and SIGTERM.
+const FATAL: [i32; 9] = [
+    libc::SIGQUIT,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGKILL,
+    libc::SIGSEGV,
+    libc::SIGSYS,
+];
+
+/// bwrap and its like report a child that was killed as 128 and the signal.
+fn behind_wrapper(exit: StatusExit) -> StatusExit {
+    let signal = exit.code.map(|code| code - 128).filter(|signal| FATAL.contains(signal));
+    if signal.is_some() { StatusExit { code: None, signal } } else { exit }
+}
+
 /// A tree that is being killed.
 pub(crate) struct Kill {
     next: Instant,
@@ -74,6 +93,7 @@ impl Shim {
                     if pid == self.child.direct.pid && matches!(self.life, Life::Running) {
                         let exit =
                             StatusExit { code: status.exit_status(), signal: status.terminating_signal() };
+                        let exit = if self.child.wrapped { behind_wrapper(exit) } else { exit };
                         self.life = Life::Ending(exit);
                         self.input.close();
                         self.child.stdin = None;
@@ -150,6 +170,27 @@ impl Shim {
             self.child.out = None;
             self.child.err = None;
             self.life = Life::Exited(exit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrapper_hides_a_signal_and_no_code_of_claudes_own() {
+        for (code, signal, shown) in [
+            (Some(137), None, (None, Some(libc::SIGKILL))),
+            (Some(139), None, (None, Some(libc::SIGSEGV))),
+            (Some(143), None, (Some(143), None)),
+            (Some(129), None, (Some(129), None)),
+            (Some(0), None, (Some(0), None)),
+            (Some(255), None, (Some(255), None)),
+            (None, Some(libc::SIGKILL), (None, Some(libc::SIGKILL))),
+        ] {
+            let exit = behind_wrapper(StatusExit { code, signal });
+            assert_eq!((exit.code, exit.signal), shown, "{code:?} {signal:?}");
         }
     }
 }

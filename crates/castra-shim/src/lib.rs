@@ -11,6 +11,7 @@ mod full;
 mod guard;
 mod input;
 mod log;
+mod peer;
 mod poll;
 mod procs;
 pub mod relay;

@@ -88,21 +88,6 @@ pub(crate) fn descendants(root: i32) -> Vec<Stat> {
     found
 }
 
-/// Whether `pid` is `root` or below it. Also true when that cannot be told.
-pub(crate) fn descends_from(mut pid: i32, root: i32) -> bool {
-    for _ in 0..4096 {
-        if pid == root {
-            return true;
-        }
-        match stat(pid) {
-            Some(stat) if stat.ppid > 0 => pid = stat.ppid,
-            Some(_) => return false,
-            None => return true,
-        }
-    }
-    true
-}
-
 /// Signals exactly this process: the number is pinned by a pidfd before the start time is compared.
 pub(crate) fn signal(id: ProcessId, signo: i32) -> bool {
     let (Some(pid), Some(signal)) = (Pid::from_raw(id.pid), Signal::from_named_raw(signo)) else {

@@ -218,7 +218,20 @@ fn a_tool_of_the_run_is_not_let_in() {
 }
 
 #[test]
-#[ignore = "run by a_tool_of_the_run_is_not_let_in, inside a run"]
+fn a_tool_of_another_run_is_not_let_in() {
+    let neighbour = Run::start(sh("echo up; read never"));
+    let exe = std::env::current_exe().unwrap();
+    let mut spec = spec(&[exe.to_str().unwrap(), "--exact", "dial_from_inside", "--nocapture", "--ignored"]);
+    let socket = neighbour.dir.join("shim.sock").to_string_lossy().into_owned();
+    spec.env.insert("CASTRA_TEST_DIAL".into(), socket);
+    let out = String::from_utf8(bytes_of(&Run::start(spec).finish(), Stream::Out)).unwrap();
+    assert!(out.contains("the shim said: not_allowed"), "{out}");
+    // We are let in.
+    neighbour.join().follow_text(1, "up\n");
+}
+
+#[test]
+#[ignore = "run by a_tool_of_the_run_is_not_let_in and its neighbour, inside a run"]
 fn dial_from_inside() {
     let path = std::env::var("CASTRA_TEST_DIAL").unwrap();
     let socket = std::os::unix::net::UnixStream::connect(path).unwrap();
@@ -247,6 +260,23 @@ fn a_wrapper_is_looked_through() {
 fn bwrap_works() -> bool {
     let args = ["--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "true"];
     std::process::Command::new("bwrap").args(args).output().is_ok_and(|o| o.status.success())
+}
+
+#[test]
+fn claude_that_is_killed_in_a_sandbox_has_died_of_a_signal() {
+    if !bwrap_works() {
+        return;
+    }
+    let sandbox = ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev"];
+    let mut spec = spec(&[&sandbox[..], &["cat"]].concat());
+    spec.wrapped = true;
+    let run = Run::start(spec);
+    assert_ne!(run.meta.claude.unwrap(), run.meta.guard);
+    run.join().say(Say::Signal { target: SignalTarget::Claude, signo: libc::SIGKILL });
+    assert_eq!(
+        exit_of(&run.finish()),
+        (None, Some(libc::SIGKILL), false, TreeProof::Empty, ExitCause::Asked)
+    );
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct Config {
     pub retention: Retention,
     /// The variables of the caller's environment that sessions may inherit; filtered by the allow-list.
     pub inherited: BTreeMap<String, String>,
+    /// Folders, absolute, in which whoever has the scope `drive` only may name a `workdir`.
+    pub workdirs: Vec<PathBuf>,
     /// HOME of the person, for `home: user`.
     pub user_home: Option<PathBuf>,
     /// Where `demo` sessions find their model; without one they are refused.
@@ -36,6 +38,7 @@ impl Config {
             max_queued: 1000,
             retention: Retention::default(),
             inherited: BTreeMap::new(),
+            workdirs: Vec::new(),
             user_home: None,
             demo: None,
             build: env!("CARGO_PKG_VERSION").into(),

@@ -18,8 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, watch};
 
-/// Between two tries at a session that could not be driven.
+/// Between two tries at a session that could not be driven: at first, and doubled up to the last.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+const TRY_LATER: Duration = Duration::from_secs(8);
 
 /// The inside of a supervisor.
 pub(crate) struct Engine {
@@ -127,14 +128,19 @@ impl Engine {
         }
         let engine = self.clone();
         tokio::spawn(async move {
+            let mut pause = TRY_AGAIN;
+            let mut said = None;
             loop {
-                let driven = actor::drive(&engine, id).await;
+                let driven = actor::drive(&engine, id, &mut said).await;
                 if engine.is_done(id, driven) {
                     break;
                 }
                 if !driven {
                     // A full disk, a host that does not answer: begun again from the store.
-                    tokio::time::sleep(TRY_AGAIN).await;
+                    tokio::time::sleep(pause).await;
+                    pause = TRY_LATER.min(pause * 2);
+                } else {
+                    pause = TRY_AGAIN;
                 }
             }
         });

@@ -89,13 +89,13 @@ fn launch_problem(text: &str) -> Problem {
     }
 }
 
-/// `cli_exited` where claude gave no reason that has a code of its own.
+/// `turn_failed` where claude gave no reason that has a code of its own.
 fn turn_problem(result: &TurnResult) -> Problem {
     let said = || match result.text.is_empty() {
         true => format!("the turn ended with {}", result.subtype),
         false => result.text.clone(),
     };
-    result.error.clone().unwrap_or_else(|| Problem::new(ErrorCode::CliExited, said()))
+    result.error.clone().unwrap_or_else(|| Problem::new(ErrorCode::TurnFailed, said()))
 }
 
 fn commit_problem(error: &CommitError) -> Problem {

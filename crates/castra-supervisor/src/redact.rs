@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 pub(crate) const MASK: &str = "***";
 
-/// The spec as it may be shown and stored in the clear, and the rest: values of `env` and `settings`,
-/// headers and environments of MCP servers.
+/// The spec as it may be shown and stored in the clear, and the rest: values of `env`, `settings` and `agents`, and
+/// of MCP servers all but their names, their kind, their program and their host.
 pub(crate) fn split(spec: &SessionSpec) -> (SessionSpec, Option<Value>) {
     let mut shown = spec.clone();
     let mut secret = serde_json::Map::new();
@@ -15,21 +15,63 @@ pub(crate) fn split(spec: &SessionSpec) -> (SessionSpec, Option<Value>) {
         secret.insert("env".into(), json!(spec.env));
         shown.env.values_mut().for_each(|value| *value = MASK.into());
     }
-    if let Some(settings) = &mut shown.settings {
-        secret.insert("settings".into(), settings.clone());
-        mask(settings);
+    for (name, field) in [("settings", &mut shown.settings), ("agents", &mut shown.agents)] {
+        if let Some(value) = field {
+            secret.insert(name.into(), value.clone());
+            mask(value);
+        }
     }
     if !spec.mcp_servers.is_empty() {
         secret.insert("mcp_servers".into(), json!(spec.mcp_servers));
         for server in shown.mcp_servers.values_mut() {
-            for field in ["headers", "env"] {
+            for field in ["headers", "env", "args"] {
                 if let Some(values) = server.get_mut(field) {
                     mask(values);
                 }
             }
+            if let Some(Value::String(url)) = server.get_mut("url") {
+                *url = shown_url(url);
+            }
         }
     }
     (shown, (!secret.is_empty()).then_some(Value::Object(secret)))
+}
+
+/// `https://user:password@host/path?query` as `https://***@host/***`: any of these is used as a secret.
+fn shown_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return MASK.into() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((_, host)) => ("***@", host),
+        None => ("", authority),
+    };
+    let path = if matches!(path, "" | "/") { path } else { "/***" };
+    format!("{scheme}://{user}{host}{path}")
+}
+
+/// What of a URL is secret in a log: whoever is named in it, values of its query, and what of its path or fragment
+/// is too long to be a word.
+fn url_secrets(url: &str, out: &mut Vec<String>) {
+    const LONG: usize = 20;
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if let Some((user, _)) = authority.rsplit_once('@') {
+        out.extend(user.split(':').map(str::to_owned));
+    }
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    out.extend(path.split(['/', '#']).filter(|part| part.len() >= LONG).map(str::to_owned));
+    let (query, fragment) = query.split_once('#').unwrap_or((query, ""));
+    out.extend(query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value).to_owned()));
+    out.extend((fragment.len() >= LONG).then(|| fragment.to_owned()));
+}
+
+/// Of an argument what a flag holds, or the whole of it.
+fn argument_secret(argument: &str) -> Option<&str> {
+    match argument.strip_prefix('-') {
+        None => Some(argument),
+        Some(flag) => flag.split_once('=').map(|(_, value)| value),
+    }
 }
 
 /// The spec as it was given.
@@ -55,24 +97,25 @@ fn mask(value: &mut Value) {
 }
 
 /// The secret strings of a spec, for masking them in raw logs: those long enough to be one, as they are and as
-/// JSON spells them. Of `settings` only the variables: the rest are rules and names, which are no secrets.
+/// JSON spells them. Of `settings` only the variables, of `agents` neither names nor tools: the rest are rules and
+/// words that stand everywhere.
 pub(crate) fn strings(spec: &SessionSpec) -> Vec<String> {
-    fn leaves(value: &Value, out: &mut Vec<String>) {
-        match value {
-            Value::Object(fields) => fields.values().for_each(|value| leaves(value, out)),
-            Value::Array(items) => items.iter().for_each(|value| leaves(value, out)),
-            Value::String(text) if text.len() >= 8 => out.push(text.clone()),
-            _ => {}
-        }
-    }
-    let mut out: Vec<String> = spec.env.values().filter(|value| value.len() >= 8).cloned().collect();
+    let mut out: Vec<String> = spec.env.values().cloned().collect();
     for server in spec.mcp_servers.values() {
-        for field in ["headers", "env"] {
-            server.get(field).iter().for_each(|values| leaves(values, &mut out));
-        }
+        server_secrets(server, &mut out);
     }
     let settings = spec.settings.as_ref().and_then(|settings| settings.get("env"));
     settings.iter().for_each(|env| leaves(env, &mut out));
+    for agent in spec.agents.iter().filter_map(Value::as_object).flat_map(|agents| agents.values()) {
+        for (name, value) in agent.as_object().into_iter().flatten() {
+            match name.as_str() {
+                "description" | "tools" | "disallowedTools" | "model" | "permissionMode" | "skills" => {}
+                "mcpServers" => nested_servers(value, &mut out),
+                _ => leaves(value, &mut out),
+            }
+        }
+    }
+    out.retain(|text| text.len() >= SHORTEST);
     let spelled = |text: &String| {
         let quoted = json!(text).to_string();
         quoted.get(1..quoted.len() - 1).map(str::to_owned)
@@ -80,6 +123,38 @@ pub(crate) fn strings(spec: &SessionSpec) -> Vec<String> {
     let spelled: Vec<_> = out.iter().filter_map(spelled).filter(|spelled| !out.contains(spelled)).collect();
     out.extend(spelled);
     out
+}
+
+/// Bytes below which a string is too common to be masked wherever it stands.
+const SHORTEST: usize = 8;
+
+fn leaves(value: &Value, out: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => fields.values().for_each(|value| leaves(value, out)),
+        Value::Array(items) => items.iter().for_each(|value| leaves(value, out)),
+        Value::String(text) => out.push(text.clone()),
+        _ => {}
+    }
+}
+
+fn server_secrets(server: &Value, out: &mut Vec<String>) {
+    for field in ["headers", "env"] {
+        server.get(field).iter().for_each(|values| leaves(values, out));
+    }
+    if let Some(url) = server.get("url").and_then(Value::as_str) {
+        url_secrets(url, out);
+    }
+    let arguments = server.get("args").and_then(Value::as_array).into_iter().flatten();
+    out.extend(arguments.filter_map(Value::as_str).filter_map(argument_secret).map(str::to_owned));
+}
+
+/// An agent's own servers: a table, or a list of tables and names.
+fn nested_servers(value: &Value, out: &mut Vec<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| nested_servers(item, out)),
+        Value::Object(servers) => servers.values().for_each(|server| server_secrets(server, out)),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -96,12 +171,33 @@ mod tests {
     }
 
     #[test]
+    fn of_a_url_its_host_is_shown() {
+        for (url, shown) in [
+            ("http://x", "http://x"),
+            ("http://x:1/", "http://x:1/"),
+            ("http://u@x", "http://***@x"),
+            ("http://u:p@q@x/a", "http://***@x/***"),
+            ("https://x?k=v", "https://x/***"),
+            ("https://x#f", "https://x/***"),
+            ("no url at all", "***"),
+        ] {
+            assert_eq!(shown_url(url), shown);
+        }
+    }
+
+    #[test]
     fn nothing_secret_is_shown_and_nothing_is_lost() {
         let spec: SessionSpec = serde_json::from_value(json!({
             "name": "n",
             "env": {"TOKEN": "s3cret-1"},
             "settings": {"env": {"X": "s3cret-2"}, "list": ["s3cret-3"], "n": 4},
-            "mcp_servers": {"a": {"type": "http", "url": "http://x", "headers": {"Authorization": "s3cret-5"}}},
+            "mcp_servers": {
+                "a": {"type": "http", "url": "http://x", "headers": {"Authorization": "s3cret-5"}},
+                "b": {"type": "sse", "url": "https://u:s3cret-6@y:1/s3cret-in-a-longer-path?k=s3cret-7&z=1#f"},
+                "c": {"command": "npx", "args": ["-y", "s3cret-8", "--key=s3cret-9", 1]},
+            },
+            "agents": {"one": {"description": "An agent", "prompt": "s3cret-10", "tools": ["WebSearch"],
+                "mcpServers": ["a", {"d": {"command": "x", "args": ["--token", "s3cret-11"]}}]}},
         }))
         .unwrap();
         let (shown, secrets) = split(&spec);
@@ -109,6 +205,12 @@ mod tests {
         assert!(!text.contains("s3cret"), "{text}");
         assert!(text.contains("http://x") && text.contains(r#""TOKEN":"***""#), "{text}");
         assert_eq!(restore(&text, secrets).unwrap(), spec);
-        assert_eq!(strings(&spec), ["s3cret-1", "s3cret-5", "s3cret-2"]);
+        let of = |server: &str| shown.mcp_servers[server].clone();
+        assert_eq!(of("b"), json!({"type": "sse", "url": "https://***@y:1/***"}));
+        assert_eq!(of("c"), json!({"command": "npx", "args": ["***", "***", "***", "***"]}));
+        assert_eq!(shown.agents.as_ref().unwrap()["one"]["mcpServers"][1]["d"]["command"], "***");
+        let known = "s3cret-1 s3cret-5 s3cret-6 s3cret-in-a-longer-path s3cret-7 s3cret-8 s3cret-9 s3cret-2 s3cret-11 \
+                     s3cret-10";
+        assert_eq!(strings(&spec), known.split(' ').collect::<Vec<_>>());
     }
 }

@@ -66,7 +66,11 @@ fn one(event: &Event) -> Vec<Projected> {
             let input = Some(data["input"].clone()).filter(|input| !input.is_null());
             vec![Projected { tool: text(&data["tool"]), input, ..this }]
         }
-        "permission_answered" => vec![Projected { outcome: text(&data["behavior"]), ..this }],
+        "permission_answered" => {
+            // Nobody answered what was superseded.
+            let outcome = text(&data["answer"]["behavior"]).or_else(|| text(&data["state"]));
+            vec![Projected { outcome, ..this }]
+        }
         "exit" => vec![Projected { outcome: text(&data["cause"]), ..this }],
         "unknown" => vec![Projected { text: event.raw.clone().or(Some(data.to_string())), ..this }],
         _ => Vec::new(),
@@ -150,7 +154,10 @@ mod tests {
                 "permission_requested",
                 &json!({"request_id": "r", "tool": "Bash", "input": {"command": "ls"}}),
             ),
-            event("permission_answered", &json!({"request_id": "r", "behavior": "allow"})),
+            event(
+                "permission_answered",
+                &json!({"request_id": "r", "by": "cli", "answer": {"behavior": "allow"}, "state": "decided"}),
+            ),
             event(
                 "user",
                 &json!({"message": {"role": "user", "content": [

@@ -26,6 +26,8 @@ pub enum Error {
 pub enum Kind {
     /// Absolute, or starting with `~/`; from the environment or a flag also relative to where one is.
     Path,
+    /// Several of these, between colons; in the file also as an array.
+    Paths,
     Text,
     Bool,
     Count,
@@ -56,6 +58,7 @@ pub const KEYS: &[Key] = &[
     key("listen", Kind::Address, None, "also serve HTTP on this TCP address"),
     key("insecure_listen", Kind::Bool, Some("false"), "allow `listen` beyond loopback without TLS"),
     key("starts", Kind::Count, None, "sessions that may start at once; the number of cores when unset"),
+    key("workdirs", Kind::Paths, None, "folders in which tokens with the scope `drive` may start sessions"),
     key("log.format", Kind::OneOf(&["text", "json"]), Some("text"), "the daemon's log"),
     key("log.level", Kind::Text, Some("info"), "a level, or filter directives of tracing"),
     key("claude.path", Kind::Path, None, "the claude executable to use"),
@@ -264,6 +267,8 @@ impl Settings {
             max_sessions: self.get("retention.max_sessions").as_u64(),
             max_bytes: self.get("retention.max_bytes").as_u64(),
         };
+        let workdirs = self.text("workdirs").unwrap_or_default();
+        config.workdirs = workdirs.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from).collect();
         config.starts = self.get("starts").as_u64().and_then(|n| usize::try_from(n).ok());
         config.inherited = self.inputs.env.clone();
         config.user_home = self.var("HOME").map(PathBuf::from);
@@ -317,7 +322,13 @@ fn layered(key: &Key, inputs: &Inputs, file: Option<&Path>, table: &toml::Table)
 }
 
 fn toml_text(value: &toml::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), String::from)
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Array(items) if items.iter().all(toml::Value::is_str) => {
+            items.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(":")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// A value as it is written in the environment.
@@ -328,6 +339,13 @@ fn plain(value: &Value) -> String {
 fn parse(kind: Kind, raw: &str, cwd: Option<&Path>, home: Option<&str>) -> Result<Value, String> {
     match kind {
         Kind::Text => Ok(json!(raw)),
+        Kind::Paths => {
+            let paths = raw.split(':').filter(|path| !path.is_empty()).map(|path| {
+                let path = parse(Kind::Path, path, cwd, home)?;
+                path.as_str().map(String::from).ok_or_else(|| "absolute paths between colons".to_owned())
+            });
+            Ok(json!(paths.collect::<Result<Vec<_>, _>>()?.join(":")))
+        }
         Kind::Path => match (raw.strip_prefix("~/"), home, cwd) {
             (Some(rest), Some(home), _) => Ok(json!(Path::new(home).join(rest))),
             _ if Path::new(raw).is_absolute() => Ok(json!(raw)),

@@ -235,6 +235,49 @@ fn a_token_below_approve_makes_no_session_that_decides_for_itself() {
 }
 
 #[test]
+fn a_token_below_approve_names_only_folders_that_are_listed() {
+    let listed = tempfile::tempdir_in("/tmp").unwrap();
+    let listed = listed.path().canonicalize().unwrap();
+    let inside = listed.join("project");
+    std::fs::create_dir(&inside).unwrap();
+    let world =
+        World::new(CASTRA, fake_claude(), SCRIPT).with_env("CASTRA_WORKDIRS", listed.to_str().unwrap());
+    std::os::unix::fs::symlink(world.folder(), listed.join("way-out")).unwrap();
+    let daemon = world.daemon();
+    let as_scope = |scope: &str| {
+        let token = world.cli(["token", "create", "--scope", scope]).ok();
+        daemon.http_as(token.trim())
+    };
+    let (drive, approve) = (as_scope("drive"), as_scope("approve"));
+    for folder in [
+        world.folder(),
+        listed.join("way-out"),
+        listed.join("project/../way-out"),
+        listed.with_file_name(format!("{}-beside", listed.file_name().unwrap().to_str().unwrap())),
+        "/no/such/folder".into(),
+        "relative".into(),
+    ] {
+        for fields in [
+            json!({"workdir": folder}),
+            json!({"workdir": folder, "continue": true}),
+            json!({"add_dirs": [inside, folder]}),
+        ] {
+            let refused = drive.post("/api/v1/sessions", &fields).problem();
+            assert_eq!(
+                (refused.code, refused.hint.is_some_and(|hint| hint.contains("workdirs"))),
+                (ErrorCode::Forbidden, true),
+                "{fields}: {}",
+                refused.detail
+            );
+        }
+    }
+    let listed_session = Session::create(drive.clone(), &json!({"workdir": inside, "sandbox": "auto"}));
+    assert_eq!(listed_session.wait_idle().cwd.map(std::path::PathBuf::from), Some(inside));
+    Session::create(approve, &json!({"workdir": world.folder()})).wait_idle();
+    Session::create(drive, &json!({})).wait_idle();
+}
+
+#[test]
 fn a_token_below_approve_uploads_nothing_that_gives_orders() {
     let world = World::new(CASTRA, fake_claude(), SCRIPT);
     let daemon = world.daemon();

@@ -94,6 +94,7 @@ fn nothing_of_the_daemons_environment_reaches_a_session() {
             "ANTHROPIC_API_KEY",
             "ANTHROPIC_BASE_URL",
             "CASTRA_RUN",
+            "CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
             "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS",
             "CLAUDE_CONFIG_DIR",
@@ -261,9 +262,20 @@ fn secret_spec(world: &World) -> Value {
         "env": {"TOKEN": canary("env")},
         "settings": {"env": {"SETTING": canary("settings")}},
         "mcp_servers": {
-            "remote": {"type": "http", "url": "http://127.0.0.1:9/mcp", "headers": {"Authorization": canary("header")}},
-            "local": {"type": "stdio", "command": "cat", "args": [], "env": {"PASSWORD": canary("mcp")}},
+            "remote": {
+                "type": "http",
+                "url": format!("http://u:{}@127.0.0.1:9/mcp?key={}", canary("user"), canary("query")),
+                "headers": {"Authorization": canary("header")},
+            },
+            "local": {
+                "type": "stdio", "command": "true", "args": ["--", canary("arg")], "env": {"PASSWORD": canary("mcp")},
+            },
         },
+        "agents": {"one": {
+            "description": "An agent",
+            "prompt": canary("prompt"),
+            "mcpServers": [{"own": {"type": "stdio", "command": "true", "args": [canary("agent")]}}],
+        }},
     }))
 }
 
@@ -313,8 +325,12 @@ fn secrets_are_in_no_argument_log_answer_event_or_database() {
             arguments.iter().any(|one| one.contains("--mcp-config=")),
             "{cli}: claude was seen: {arguments:#?}"
         );
-        for one in &arguments {
-            assert_eq!(clear(one.as_bytes()), None, "{cli}: in the arguments {one:?}");
+        // A server that is started with a secret has it in its own arguments, and nobody else does.
+        for one in arguments.iter().filter(|one| !one.starts_with("true ")) {
+            // A test beside this one uses the same made-up key.
+            let ours = one.contains(world.root().to_str().unwrap());
+            let mut said = secrets.iter().take(if ours { secrets.len() } else { 2 });
+            assert_eq!(said.find(|secret| one.contains(*secret)), None, "{cli}: in the arguments {one:?}");
         }
 
         // Every answer that tells of a session.
@@ -342,8 +358,14 @@ fn secrets_are_in_no_argument_log_answer_event_or_database() {
         let (mut files, mut for_claude) = (Vec::new(), 0);
         walk(&world.home(), &mut files);
         for path in files.iter().filter(|path| path.is_file() && !path.is_symlink()) {
-            let Some(secret) = clear(&fs::read(path).unwrap()) else { continue };
             let inside = path.strip_prefix(world.home().join("sessions").join(&session.id)).unwrap_or(path);
+            let mut bytes = fs::read(path).unwrap();
+            if inside.starts_with("runs") {
+                // Agents are told to claude by a message, which is journalled as every byte is.
+                let text = String::from_utf8_lossy(&bytes).replace(&canary("prompt"), "");
+                bytes = text.replace(&canary("agent"), "").into_bytes();
+            }
+            let Some(secret) = clear(&bytes) else { continue };
             assert!(inside.starts_with("home"), "{cli}: {secret} in {}", path.display());
             for_claude += 1;
         }

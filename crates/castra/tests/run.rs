@@ -44,6 +44,7 @@ fn an_api_error_is_exit_1_with_its_text() {
         let refused = run("be refused");
         assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{cli}: {refused:#?}");
         assert!(refused.stderr.contains("the scripted model does not like this"), "{cli}: {refused:#?}");
+        assert!(refused.stderr.contains("(api_error)"), "{cli}: {refused:#?}");
 
         let answered = run("be nice");
         assert_eq!(

@@ -112,7 +112,7 @@ fn control_requests() {
 
 #[test]
 fn answers_to_permission_requests() {
-    let rule = json!({"type": "addRules", "behavior": "allow"});
+    let kept = json!({"type": "addRules", "behavior": "allow", "destination": "session"});
     for (kind, answer, expected) in [
         (
             PermissionKind::Tool,
@@ -127,12 +127,12 @@ fn answers_to_permission_requests() {
         (
             PermissionKind::Tool,
             json!({"behavior": "allow", "remember": true}),
-            json!({"behavior": "allow", "updatedInput": {}, "updatedPermissions": [rule]}),
+            json!({"behavior": "allow", "updatedInput": {}, "updatedPermissions": [kept]}),
         ),
         (
             PermissionKind::Tool,
             json!({"behavior": "allow", "updated_permissions": [{"type": "setMode", "mode": "plan"}]}),
-            json!({"behavior": "allow", "updatedInput": {}, "updatedPermissions": [{"type": "setMode", "mode": "plan"}]}),
+            json!({"behavior": "allow", "updatedInput": {}, "updatedPermissions": [{"type": "setMode", "mode": "plan", "destination": "session"}]}),
         ),
         (
             PermissionKind::Tool,

@@ -1,7 +1,7 @@
 //! claude's arguments, each value bound to its flag with `=`: several flags take any number of values and
 //! would swallow what follows, and a value that begins with a dash would be a flag.
 
-use super::{Conversation, LaunchContext, Refusal};
+use super::{Conversation, LaunchContext, Refusal, settings};
 use castra_proto::SessionSpec;
 use castra_proto::spec::{PermissionMode, Thinking};
 
@@ -135,11 +135,14 @@ pub(super) fn arguments(
     if let Some(tools) = &spec.tools {
         set("--tools", &tools.join(","));
     }
-    if let Some(sources) = &spec.setting_sources {
-        for source in sources {
-            one_of("setting_sources", Some(source), &SOURCES, "user, project and local")?;
-        }
-        set("--setting-sources", &sources.join(","));
+    let sources = settings::sources(spec);
+    for source in &sources {
+        one_of("setting_sources", Some(source), &SOURCES, "user, project and local")?;
+    }
+    // Always said: without the flag claude reads them all.
+    set("--setting-sources", &sources.join(","));
+    if settings::memory_only(spec) {
+        set("--add-dir", &context.workdir);
     }
     if let Some(turns) = spec.limits.max_turns {
         set("--max-turns", &turns.to_string());

@@ -87,6 +87,9 @@ pub(super) fn environment(
     env.insert("DISABLE_AUTOUPDATER".into(), "1".into());
     env.insert("CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS".into(), "1".into());
     env.insert("CASTRA_RUN".into(), context.run_id.to_string());
+    if super::settings::memory_only(spec) {
+        env.insert(super::settings::MEMORY_OF_ADDED_DIRS.into(), "1".into());
+    }
     if spec.file_checkpointing {
         env.insert("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING".into(), "true".into());
     }

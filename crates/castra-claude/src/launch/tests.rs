@@ -21,6 +21,7 @@ fn context() -> LaunchContext {
         allow_root_bypass: false,
         demo: None,
         file_texts: BTreeMap::new(),
+        remembered: Vec::new(),
     }
 }
 
@@ -44,7 +45,13 @@ fn own_arguments(spec: Value, context: &LaunchContext) -> Vec<String> {
         "stdio",
     ];
     assert_eq!(argv[..always.len()], always);
-    argv[always.len()..].to_vec()
+    let mut own = argv[always.len()..].to_vec();
+    // A fresh workspace: none of claude's own settings, and CLAUDE.md all the same.
+    let fresh = ["--setting-sources=", "--add-dir=/s/work"];
+    if let Some(at) = own.windows(2).position(|two| two == fresh) {
+        own.drain(at..at + 2);
+    }
+    own
 }
 
 #[test]
@@ -56,10 +63,13 @@ fn a_plain_session() {
             "--include-partial-messages",
             "--permission-mode=default",
             "--session-id=00000000-0000-0000-0000-000000000001",
+            "--setting-sources=",
+            "--add-dir=/s/work",
         ]
     );
     let env = [
         ("CASTRA_RUN", RUN),
+        ("CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD", "1"),
         ("CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS", "1"),
         ("CLAUDE_CONFIG_DIR", "/s/home/.claude"),
         ("DISABLE_AUTOUPDATER", "1"),

@@ -33,6 +33,10 @@ pub struct Paths {
     /// What castra hands to claude by a file: settings, servers, prompts. Read-only, also inside the session's
     /// own home: what decides is not the agent's to change.
     pub files: Option<String>,
+    /// What configures claude in folders that it may change otherwise. Read-only, and there.
+    pub fixed: Vec<String>,
+    /// Folders that hold such files and stay writable: mounted on themselves, so that they stay where they are.
+    pub pinned: Vec<String>,
 }
 
 impl Paths {
@@ -266,6 +270,15 @@ fn view(bwrap: &Bwrap, paths: &Paths) -> Result<View, WrapError> {
     if let Some(files) = &paths.files {
         check_plain(files)?;
         view.set(files, Mount::ReadOnly);
+    }
+    for (places, mount) in [(&paths.pinned, Mount::Writable), (&paths.fixed, Mount::ReadOnly)] {
+        for path in places {
+            check_plain(path)?;
+            // What is not to be written as it is needs nothing, and a hidden place stays hidden.
+            if view.covering(path) == Some(Mount::Writable) {
+                view.set(path, mount);
+            }
+        }
     }
     if view.covering(&paths.claude) != Some(Mount::ReadOnly) {
         view.set(&paths.claude, Mount::ReadOnly);

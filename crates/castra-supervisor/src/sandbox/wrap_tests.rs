@@ -67,6 +67,31 @@ fn what_each_session_sees() {
             ],
         ),
         (
+            "what configures claude: held where it could be written, hidden where it is hidden",
+            Paths {
+                home: "/home/u".into(),
+                workdir: Some("/srv/p".into()),
+                pinned: vec!["/home/u/.claude".into(), format!("{CASTRA}/other")],
+                fixed: vec![
+                    "/home/u/.claude/settings.json".into(),
+                    "/srv/p/.claude".into(),
+                    "/srv/q/.claude".into(),
+                    format!("{CASTRA}/other/settings.json"),
+                ],
+                ..paths()
+            },
+            vec![
+                ("/home/u", Writable),
+                ("/srv/p", Writable),
+                ("/home/u/.claude", Writable),
+                ("/srv/p/.claude", ReadOnly),
+                ("/home/u/.claude/settings.json", ReadOnly),
+                (CASTRA, Mask),
+                (CLAUDE, ReadOnly),
+                (WORK, Writable),
+            ],
+        ),
+        (
             "a caller's folder",
             Paths { workdir: Some("/home/u/p".into()), ..paths() },
             vec![("/home/u/p", Writable), (CLAUDE, ReadOnly), (HOME, Writable), (WORK, Writable)],

@@ -40,7 +40,7 @@ const QUIET_BYTES: usize = 8 << 20;
 
 /// Drives the newest run of a session to its end, or to the supervisor's. False: it failed, and may work
 /// when it is tried again.
-pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId) -> bool {
+pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId, said: &mut Option<String>) -> bool {
     let mut closing = engine.closing.subscribe();
     let driven = async {
         match Actor::load(engine, id).await {
@@ -58,7 +58,12 @@ pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId) -> bool {
                 true
             }
             Err(error) => {
-                warn!(session = %id, %error, "the session's actor failed");
+                let reason = error.to_string();
+                // Once for each reason: it is tried again until it works.
+                if said.as_ref() != Some(&reason) {
+                    warn!(session = %id, %error, "the session's actor failed; it is tried again");
+                    *said = Some(reason);
+                }
                 false
             }
         },

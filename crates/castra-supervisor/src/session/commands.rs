@@ -225,6 +225,15 @@ impl Actor<'_> {
         if command.kind == PERMISSION {
             let (id, subject) = (command.id, command.subject.clone().unwrap_or_default());
             let at = now();
+            let asked = self.view.pending.iter().find(|pending| pending.request_id == subject);
+            if let (Some(asked), Ok(answer)) = (asked, serde_json::from_value(command.args.clone())) {
+                let set = castra_claude::permission::granted(asked, &answer);
+                for update in set {
+                    if !self.view.remembered.contains(&update) {
+                        self.view.remembered.push(update);
+                    }
+                }
+            }
             self.view.settle(&subject, at, &mut self.added);
             self.command_done(id, CommandState::Done, None);
         } else {

@@ -2,6 +2,7 @@
 
 use super::actor::Actor;
 use super::finish::{Ending, is_missing};
+use super::fixed;
 use super::state::Cause;
 use super::view::Origin;
 use crate::engine::{Engine, now};
@@ -59,6 +60,7 @@ pub(crate) struct Around {
     pub run_id: RunId,
     pub demo: Option<Demo>,
     pub file_texts: BTreeMap<String, String>,
+    pub remembered: Vec<serde_json::Value>,
 }
 
 pub(crate) fn context(engine: &Engine, place: &Place, around: Around) -> LaunchContext {
@@ -75,6 +77,7 @@ pub(crate) fn context(engine: &Engine, place: &Place, around: Around) -> LaunchC
         allow_root_bypass: engine.config.claude.allow_root_bypass,
         demo: around.demo,
         file_texts: around.file_texts,
+        remembered: around.remembered,
     }
 }
 
@@ -195,6 +198,7 @@ impl Actor<'_> {
                     run_id: self.run.id,
                     demo: demo(engine, &self.spec).await?,
                     file_texts: file_texts(engine, &self.spec).await?,
+                    remembered: self.view.remembered.clone(),
                 },
             ),
         )?;
@@ -203,6 +207,7 @@ impl Actor<'_> {
         let (decision, mut paths) = engine.confine(&self.spec, &place).await?;
         let argv = match &decision.wrap {
             Some(bwrap) => {
+                fixed::fix(engine, &self.spec, &place, &mut paths).await?;
                 paths.claude = cli.path.clone();
                 paths.path = launched.env.get("PATH").cloned().unwrap_or_default();
                 crate::sandbox::wrap(&launched.argv, bwrap, &paths)?

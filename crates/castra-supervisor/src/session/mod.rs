@@ -4,6 +4,7 @@ pub(crate) mod actor;
 pub(crate) mod commands;
 pub(crate) mod deliver;
 pub(crate) mod finish;
+mod fixed;
 pub(crate) mod forward;
 pub(crate) mod hub;
 pub(crate) mod launch;

@@ -62,6 +62,8 @@ pub(crate) struct View {
     pub resumed_at: u32,
     /// Where the conversation of the first run comes from.
     pub origin: Option<Origin>,
+    /// Permission updates that answers set, for the runs to come.
+    pub remembered: Vec<Value>,
 }
 
 /// What claude says it has, of its newest `init`.
@@ -312,7 +314,8 @@ impl View {
             Fact::Assistant(assistant) => {
                 let text = match (&assistant.tool, assistant.text_tail) {
                     (Some(tool), _) => Some(format!("{}: {}", tool.name, tool.preview)),
-                    (None, tail) => tail,
+                    // What claude puts where nothing was said, as after `/clear`.
+                    (None, tail) => tail.filter(|tail| tail != "(no content)"),
                 };
                 if let Some(text) = text {
                     self.last_activity = Some(Activity { at, text });
@@ -543,8 +546,12 @@ fn turn_result(fact: ResultFact) -> TurnResult {
             (_, Some(401 | 403)) => ErrorCode::AuthFailed,
             (_, Some(429)) => ErrorCode::RateLimited,
             (_, Some(529 | 503)) => ErrorCode::Overloaded,
+            (_, Some(413)) => ErrorCode::TooLarge,
             _ if text.starts_with("Not logged in") => ErrorCode::AuthFailed,
-            _ => ErrorCode::CliExited,
+            (_, Some(_)) => ErrorCode::ApiError,
+            // Without a status: no answer came, or it broke off.
+            _ if fact.is_error && text.starts_with("API Error") => ErrorCode::ApiError,
+            _ => ErrorCode::TurnFailed,
         };
         Problem::new(code, if text.is_empty() { fact.subtype.clone() } else { text.clone() })
     });

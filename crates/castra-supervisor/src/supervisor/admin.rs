@@ -6,6 +6,7 @@ use crate::host::Progress;
 use crate::session::launch::Place;
 use crate::{Error, Result};
 use castra_proto::{ErrorCode, SessionId, SessionSpec, Timestamp};
+use castra_store::StoreError;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -199,8 +200,23 @@ impl Supervisor {
         Ok(self.engine.store.check().await?)
     }
 
+    /// Errors: `invalid_request` when no file can be made there, `conflict` when there is one.
     pub async fn backup(&self, path: &Path) -> Result<()> {
-        Ok(self.engine.store.backup(path).await?)
+        self.engine.store.backup(path).await.map_err(|error| match &error {
+            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Error::with_hint(ErrorCode::DiskFull, error.to_string(), "name a file on a disk with room")
+            }
+            // The store itself was read: what failed is the place that the caller named.
+            StoreError::Io { .. } => Error::with_hint(
+                ErrorCode::InvalidRequest,
+                error.to_string(),
+                "name a new file in an existing folder that the daemon may write",
+            ),
+            StoreError::BackupExists { .. } => {
+                Error::with_hint(ErrorCode::Conflict, error.to_string(), "name a new file")
+            }
+            _ => error.into(),
+        })
     }
 
     /// claude executables: `{path, version, source: configured|path|home|cache, used}`.

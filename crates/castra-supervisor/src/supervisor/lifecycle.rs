@@ -85,6 +85,7 @@ impl Supervisor {
         spec.fork_of = Some(id);
         let mut plan = Plan::new(child, spec);
         plan.origin = Some(Origin::Fork { parent: id, from, project_dir: place.project_dir });
+        plan.remembered = view.remembered;
         plan.said = json!({"forked_from": id, "claude_session_id": from, "workdir_shared": shared});
         self.begin(plan, None, caller).await
     }

@@ -94,7 +94,17 @@ impl Supervisor {
         }
         let lock = lock(&config.home).await?;
         let host: Arc<dyn Host> = Arc::new(LocalHost::new(&config.home)?);
-        let probe = host.probe().await?;
+        let mut probe = host.probe().await?;
+        if let Some(home) = config.user_home.as_ref().and_then(|home| home.to_str()) {
+            home.clone_into(&mut probe.user_home);
+        }
+        // Without links too, wherever it is opened or hidden.
+        if let Some(real) = std::fs::canonicalize(&probe.user_home)
+            .ok()
+            .and_then(|real| real.into_os_string().into_string().ok())
+        {
+            probe.user_home = real;
+        }
         let hubs = Arc::new(Hubs::default());
         let observer = hubs.clone();
         let store = Store::open(

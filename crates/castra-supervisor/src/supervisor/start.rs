@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub id: SessionId,
     pub spec: SessionSpec,
     pub origin: Option<Origin>,
+    /// What was allowed for good in the session that it goes on from.
+    pub remembered: Vec<Value>,
     /// claude's id of the conversation.
     pub conversation: Uuid,
     /// What its first event says beyond the state.
@@ -34,7 +36,15 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(id: SessionId, spec: SessionSpec) -> Self {
         let conversation = spec.session_id.unwrap_or_else(Uuid::new_v4);
-        Self { id, spec, origin: None, conversation, said: json!({}), history: Vec::new() }
+        Self {
+            id,
+            spec,
+            origin: None,
+            remembered: Vec::new(),
+            conversation,
+            said: json!({}),
+            history: Vec::new(),
+        }
     }
 }
 
@@ -44,6 +54,7 @@ impl Supervisor {
     /// Errors: `invalid_request` with the reason, before anything is made; `conflict` for a taken name.
     pub async fn create(&self, spec: SessionSpec, key: Option<&str>, caller: &Caller) -> Result<Session> {
         check_scope(&spec, caller)?;
+        self.check_folders(&spec, caller).await?;
         if let Some(session) = self.taken_up(&spec, caller).await? {
             return Ok(session);
         }
@@ -103,12 +114,17 @@ impl Supervisor {
         caller: &Caller,
     ) -> Result<Session> {
         self.check_plan(&mut plan).await?;
+        // Again, by the real paths that will be used. A fork goes on where its parent was put.
+        if !matches!(plan.origin, Some(Origin::Fork { .. })) {
+            self.check_folders(&plan.spec, caller).await?;
+        }
         let engine = &self.engine;
         let at = now();
         let mut view = View {
             claude_session_id: Some(plan.conversation),
             claude_session_ids: vec![plan.conversation],
             origin: plan.origin,
+            remembered: plan.remembered,
             ..View::default()
         };
         view.begin_run(1, at);
@@ -178,6 +194,7 @@ impl Supervisor {
             run_id: RunId::now(),
             demo: demo(engine, spec).await?,
             file_texts: file_texts(engine, spec).await?,
+            remembered: Vec::new(),
         };
         check(spec, &context(engine, &place, around))?;
         engine.confine(spec, &place).await?;
@@ -186,6 +203,42 @@ impl Supervisor {
             engine.provision.resolve(engine.host.as_ref(), None).await?;
         }
         Ok(())
+    }
+
+    /// An agent can read the folders that it is given, and tell. Whoever may not answer its requests names only folders
+    /// that the operator has listed; of others they do not learn whether they exist.
+    async fn check_folders(&self, spec: &SessionSpec, caller: &Caller) -> Result<()> {
+        if caller.scope >= Scope::Approve {
+            return Ok(());
+        }
+        let named = spec.workdir.iter().map(|dir| ("workdir", dir));
+        for (field, dir) in named.chain(spec.add_dirs.iter().map(|dir| ("add_dirs", dir))) {
+            if !self.is_listed(dir).await? {
+                return Err(Error::with_hint(
+                    ErrorCode::Forbidden,
+                    format!("`{field}` names a folder, which needs the scope `approve`"),
+                    "leave it out for a fresh workspace, use a token with the scope `approve`, or have the folder listed \
+                     under `workdirs` in castra.toml",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_listed(&self, dir: &str) -> Result<bool> {
+        let engine = &self.engine;
+        if !dir.starts_with('/') || engine.config.workdirs.is_empty() {
+            return Ok(false);
+        }
+        let Some(real) = engine.real_path(dir).await? else { return Ok(false) };
+        for listed in engine.config.workdirs.iter().filter_map(|listed| listed.to_str()) {
+            if let Some(listed) = engine.real_path(listed).await?
+                && Path::new(&real).starts_with(&listed)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The folder as claude will see it: absolute, existing, links resolved.
@@ -226,6 +279,7 @@ pub(super) fn check_scope(spec: &SessionSpec, caller: &Caller) -> Result<()> {
         ("permission_mode", !asks),
         ("allowed_tools", !spec.allowed_tools.is_empty()),
         ("settings", spec.settings.is_some()),
+        ("setting_sources", spec.setting_sources.as_ref().is_some_and(|sources| !sources.is_empty())),
         ("mcp_servers", !spec.mcp_servers.is_empty()),
         ("system_prompt_file", spec.system_prompt_file.is_some()),
         ("append_system_prompt_file", spec.append_system_prompt_file.is_some()),

@@ -75,10 +75,9 @@ fn questions(input: &Value) -> Vec<String> {
     lines
 }
 
-/// What `remember` would set, in words.
+/// What `remember` would set in this session, in words.
 pub(super) fn rules(suggestions: &[Value]) -> impl Iterator<Item = String> + '_ {
     suggestions.iter().map(|update| {
-        let place = update["destination"].as_str().unwrap_or("session");
         let what = match update["type"].as_str() {
             Some("setMode") => format!("set the permission mode to {}", plain(&update["mode"])),
             Some("addDirectories") => format!("add the folders {}", update["directories"]),
@@ -97,7 +96,7 @@ pub(super) fn rules(suggestions: &[Value]) -> impl Iterator<Item = String> + '_ 
             }
             _ => update.to_string(),
         };
-        visible(&format!("{what} [{place}]")).into_owned()
+        visible(&what).into_owned()
     })
 }
 
@@ -302,8 +301,8 @@ mod tests {
                 "    rm -rf x\\x1b[8m",
                 "  timeout: 5",
                 "  unusual: control characters",
-                "  always = allow Bash(touch a.txt), Read [localSettings]",
-                "  always = set the permission mode to acceptEdits [session]",
+                "  always = allow Bash(touch a.txt), Read",
+                "  always = set the permission mode to acceptEdits",
             ]
         );
     }

@@ -58,8 +58,11 @@ pub(super) async fn demo(args: DemoArgs, ctx: Ctx) -> Result<(), Failure> {
     let message = SendMessage { text: Some(PROMPT.into()), ..Default::default() };
     let accepted = client.send(&id, &message, &Uuid::new_v4().to_string()).await?;
 
-    let words =
-        if ctx.out.stdout_tty && ctx.out.stderr_tty && !ctx.out.json { Words::Stdout } else { Words::Stderr };
+    let words = match (ctx.out.stdout_tty, ctx.out.stderr_tty) {
+        (true, true) if !ctx.out.json => Words::Stdout,
+        (_, true) => Words::Stderr,
+        (_, false) => Words::Nowhere,
+    };
     let mut view = View::new(ctx.out.clone(), Show::Everything, words);
     let mut desk = Desk::for_demo();
     let ended = to_the_end(&client, &session, accepted.message_id, 0, &mut view, &mut desk).await?;

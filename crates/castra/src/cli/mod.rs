@@ -40,7 +40,7 @@ use std::time::Duration;
 
 /// Claude Code as supervised sessions: whatever process, link or machine goes away, nothing is lost.
 #[derive(Parser, Debug)]
-#[command(name = "castra", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "castra", version, max_term_width = 100)]
 #[command(after_help = "ID is a session's id, a unique prefix of it, or its name.\n\
     Exit codes: 0 done, 1 failed, 2 usage, 124 timed out, 130 interrupted.\n\
     New here? `castra demo` shows it all, without an account.")]

@@ -19,7 +19,7 @@ pub(super) struct ApproveArgs {
     /// Run this input instead
     #[arg(long, value_name = "JSON|@FILE")]
     input: Option<String>,
-    /// Apply claude's own suggestion, so that it does not ask again
+    /// Apply claude's own suggestion, so that this session does not ask again
     #[arg(long)]
     remember: bool,
     /// Answer a question: QUESTION=ANSWER, or just ANSWER when there is one; repeatable

@@ -26,6 +26,8 @@ pub(super) enum Words {
     Stdout,
     /// To stderr, dimmed: the answer goes to stdout as a whole.
     Stderr,
+    /// Not as they come: the answer goes to stdout as a whole, and stderr may be the same pipe.
+    Nowhere,
 }
 
 pub(super) struct View {
@@ -110,6 +112,7 @@ impl View {
                             self.on_stdout.push_str(&text);
                         }
                         Words::Stderr => self.out.raw_note(&self.out.paint(Style::Dim, &text)),
+                        Words::Nowhere => continue,
                     }
                     self.mid_line = !text.ends_with('\n');
                 }
@@ -127,6 +130,7 @@ impl View {
             match self.words {
                 Words::Stdout => self.out.text("\n")?,
                 Words::Stderr => self.out.raw_note("\n"),
+                Words::Nowhere => {}
             }
         }
         Ok(())

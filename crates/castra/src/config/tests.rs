@@ -48,6 +48,7 @@ fn every_section_reaches_the_supervisor() {
         r#"
         home = "/data"
         starts = 3
+        workdirs = ["/srv/a", "~/b"]
         [claude]
         path = "~/bin/claude"
         version = "2.1.197"
@@ -83,6 +84,7 @@ fn every_section_reaches_the_supervisor() {
     );
     assert_eq!((config.home, config.starts), (PathBuf::from("/data"), Some(3)));
     assert_eq!(config.user_home, Some("/home/u".into()));
+    assert_eq!(config.workdirs, [PathBuf::from("/srv/a"), PathBuf::from("/home/u/b")]);
     assert!(settings.log_is_json());
     assert_eq!(settings.log_level(), "debug");
 }

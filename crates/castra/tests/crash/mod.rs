@@ -302,7 +302,7 @@ pub(crate) fn lanes(events: &[Event]) -> (Vec<Projected>, Vec<Projected>) {
 
 /// Whether an end tells of a SIGKILL: the sandbox's program passes it on as a shell does.
 pub(crate) fn by_sigkill(exit: &Exit) -> bool {
-    matches!((exit.code, exit.signal), (None, Some(9)) | (Some(137), None))
+    (exit.code, exit.signal) == (None, Some(9))
 }
 
 /// What castra itself said to claude.
