@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use castra_proto::RunState;
+#[cfg(feature = "failpoints")]
+use castra_testkit::wait_until;
 use castra_testkit::{Cli, DEADLINE, Daemon, Session, World, clis, wait_for};
 use serde_json::json;
 use std::path::PathBuf;
@@ -133,7 +135,7 @@ fn killed_at_each_step_of_compressing() {
         assert_eq!(read_at_once, over, "{place}");
         assert!(live.is_before(&over), "{place}");
         assert_eq!(session.show().state, RunState::Ended);
-        let damage: Value = serde_json::from_str(&world.cli(["check", "--json"]).ok()).unwrap();
+        let damage: serde_json::Value = serde_json::from_str(&world.cli(["check", "--json"]).ok()).unwrap();
         assert_eq!(damage["items"], json!([]), "{place}");
     }
 }
