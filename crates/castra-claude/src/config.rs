@@ -16,6 +16,31 @@ pub struct FirstRun<'a> {
     pub bypass_accepted: bool,
 }
 
+/// The same, owned: what a launch asks its caller to settle.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    pub trusted: Vec<String>,
+    pub api_keys: Vec<String>,
+    pub bypass_accepted: bool,
+}
+
+impl Settled {
+    /// `.claude.json` with it; see [`claude_json`].
+    pub fn claude_json(&self, existing: Option<Value>) -> Value {
+        let trusted: Vec<&str> = self.trusted.iter().map(String::as_str).collect();
+        let api_keys: Vec<&str> = self.api_keys.iter().map(String::as_str).collect();
+        let bypass_accepted = self.bypass_accepted;
+        claude_json(existing, &FirstRun { trusted: &trusted, api_keys: &api_keys, bypass_accepted })
+    }
+}
+
+impl std::fmt::Debug for Settled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { trusted, api_keys, bypass_accepted } = self;
+        write!(f, "Settled({trusted:?}, {} keys, bypass_accepted: {bypass_accepted})", api_keys.len())
+    }
+}
+
 /// `.claude.json` with what `first_run` asks for; `existing` is what is there, if anything.
 ///
 /// What is no object is replaced: claude itself starts anew over a broken file.

@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use uuid::Uuid;
 
-pub(crate) use read::{is_interrupt, is_synthetic, succeeded};
+pub(crate) use read::{fact, is_interrupt, is_synthetic, succeeded};
 pub(crate) use summary::one_line;
 pub use summary::{last_sentence, preview};
 
@@ -70,7 +70,7 @@ impl Decoder {
                 stderr.feed(&record, &mut |line| out.push(stderr_line(line, when)));
                 newest[1] = when;
             }
-            StreamIn::In | StreamIn::Shim => {}
+            StreamIn::In | StreamIn::Shim | StreamIn::File(_) => {}
         }
     }
 
@@ -106,9 +106,11 @@ impl State {
             return;
         }
         let text = match (cut, std::str::from_utf8(bytes)) {
-            (Some(Note::Cut), _) => return out.push(unknown(line, when, Note::Cut, false)),
+            (Some(Note::Cut), _) => return out.push(unknown(StreamIn::Out, line, when, Note::Cut, false)),
             (_, Ok(text)) => text,
-            (_, Err(_)) => return out.push(unknown(line, when, cut.unwrap_or(Note::NotUtf8), false)),
+            (_, Err(_)) => {
+                return out.push(unknown(StreamIn::Out, line, when, cut.unwrap_or(Note::NotUtf8), false));
+            }
         };
         if bytes.starts_with(STREAM_EVENT) && self.stream_event(text, offset, began) {
             return;
@@ -117,10 +119,10 @@ impl State {
             // Also an object with a field twice: valid JSON, but no message of claude's.
             let json = serde_json::from_str::<IgnoredAny>(text).is_ok();
             let note = if json { Note::NotAMessage } else { cut.unwrap_or(Note::NotJson) };
-            return out.push(unknown(line, when, note, json));
+            return out.push(unknown(StreamIn::Out, line, when, note, json));
         };
         if head.kind.is_empty() || !text.trim_start().starts_with('{') {
-            return out.push(unknown(line, when, Note::NotAMessage, true));
+            return out.push(unknown(StreamIn::Out, line, when, Note::NotAMessage, true));
         }
         if &*head.kind == "stream_event" && self.stream_event(text, offset, began) {
             return;
@@ -173,9 +175,9 @@ impl State {
     }
 }
 
-fn unknown(line: Line<'_>, when: (u64, u64), note: Note, json: bool) -> Decoded {
+pub(crate) fn unknown(stream: StreamIn, line: Line<'_>, when: (u64, u64), note: Note, json: bool) -> Decoded {
     Decoded {
-        line: LineId { stream: StreamIn::Out, offset: line.offset },
+        line: LineId { stream, offset: line.offset },
         record_seq: when.0,
         at: when.1,
         kind: OwnKind::Unknown.into(),

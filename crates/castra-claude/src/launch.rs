@@ -4,7 +4,9 @@ mod arguments;
 mod environment;
 mod refusal;
 mod settings;
+mod terminal;
 
+use crate::config::Settled;
 use crate::input;
 use castra_proto::spec::{Mode, PermissionMode};
 use castra_proto::{RunId, SessionSpec};
@@ -69,7 +71,10 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// To be written before the start.
     pub files: Vec<LaunchFile>,
-    /// The line that `initialize`s claude; its answer is the sign of readiness.
+    /// What `.claude.json` must say before the start, so that claude asks nothing.
+    pub settled: Settled,
+    /// The line that `initialize`s claude; its answer is the sign of readiness. Empty for a terminal, which is ready
+    /// when its screen shows a prompt.
     pub initialize: Vec<u8>,
 }
 
@@ -101,31 +106,56 @@ pub fn check(spec: &SessionSpec, context: &LaunchContext) -> Result<(), Refusal>
 pub fn launch(spec: &SessionSpec, context: &LaunchContext) -> Result<Launch, Refusal> {
     not_yet(spec)?;
     permissions(spec, context)?;
-    let mut files = Vec::new();
-    let mcp = mcp_config(spec)?.map(|config| keep(&mut files, context, "mcp.json", &config));
+    let terminal = spec.mode == Mode::Terminal;
+    let mut made = Made::default();
+    made.mcp =
+        mcp_config(spec)?.map(|config| keep(&mut made.files, context, "mcp.json", &config.to_string()));
     if spec.settings.as_ref().is_some_and(|settings| !settings.is_object()) {
         return Err(Refusal::Shape { field: "settings".into(), shape: "an object" });
     }
-    let settings = settings::settings(spec, context)
-        .map(|settings| keep(&mut files, context, "settings.json", &settings));
-    let argv = arguments::arguments(spec, context, mcp.as_deref(), settings.as_deref())?;
+    let settings = settings::settings(spec, context);
+    let settings = if terminal { terminal::settings(spec, settings) } else { settings };
+    made.settings =
+        settings.map(|settings| keep(&mut made.files, context, "settings.json", &settings.to_string()));
+    let initialize = if terminal {
+        terminal::check(spec)?;
+        terminal::prompts(spec, context, &mut made)?;
+        Vec::new()
+    } else {
+        input::control(&initialize_id(context.run_id), "initialize", &initialize(spec, context)?)
+    };
+    let argv = arguments::arguments(spec, context, &made)?;
     let env = environment::environment(spec, context)?;
-    let initialize =
-        input::control(&initialize_id(context.run_id), "initialize", &initialize(spec, context)?);
-    Ok(Launch { argv, env, files, initialize })
+    let settled = Settled {
+        trusted: vec![context.workdir.clone()],
+        api_keys: if terminal { terminal::api_keys(spec, &env) } else { Vec::new() },
+        bypass_accepted: terminal && spec.permission_mode == PermissionMode::BypassPermissions,
+    };
+    Ok(Launch { argv, env, files: made.files, settled, initialize })
+}
+
+/// The files made for a run, and the paths of those that arguments name.
+#[derive(Default)]
+struct Made {
+    files: Vec<LaunchFile>,
+    mcp: Option<String>,
+    settings: Option<String>,
+    system_prompt: Option<String>,
+    append_system_prompt: Option<String>,
 }
 
 fn not_yet(spec: &SessionSpec) -> Result<(), Refusal> {
     let later = [
-        ("mode: terminal", spec.mode == Mode::Terminal),
         ("host", spec.host.as_deref().is_some_and(|host| host != "local")),
         ("credential", spec.credential.is_some()),
         ("seed", spec.seed.is_some()),
-        ("tmux", spec.tmux.is_some()),
-        ("tui", spec.tui.is_some()),
     ];
-    match later.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(Refusal::NotYet { field }),
+    if let Some((field, _)) = later.into_iter().find(|(_, asked)| *asked) {
+        return Err(Refusal::NotYet { field });
+    }
+    let terminals = [("tmux", spec.tmux.is_some()), ("tui", spec.tui.is_some())];
+    match terminals.into_iter().find(|(_, asked)| *asked && spec.mode != Mode::Terminal) {
+        Some((field, _)) => Err(Refusal::NeedsTerminal { field }),
         None => Ok(()),
     }
 }
@@ -159,25 +189,16 @@ fn mcp_config(spec: &SessionSpec) -> Result<Option<Value>, Refusal> {
     Ok((!spec.mcp_servers.is_empty()).then(|| json!({ "mcpServers": spec.mcp_servers })))
 }
 
-fn keep(files: &mut Vec<LaunchFile>, context: &LaunchContext, name: &str, content: &Value) -> String {
+fn keep(files: &mut Vec<LaunchFile>, context: &LaunchContext, name: &str, content: &str) -> String {
     let path = format!("{}/{name}", context.files_dir.trim_end_matches('/'));
-    files.push(LaunchFile { path: path.clone(), mode: 0o600, bytes: content.to_string().into_bytes() });
+    files.push(LaunchFile { path: path.clone(), mode: 0o600, bytes: content.as_bytes().to_vec() });
     path
 }
 
 /// What only the first `initialize` can set, and what shall not stand in argv.
 fn initialize(spec: &SessionSpec, context: &LaunchContext) -> Result<Map<String, Value>, Refusal> {
     let mut fields = Map::new();
-    let system = prompt(
-        context,
-        ("system_prompt", &spec.system_prompt),
-        ("system_prompt_file", &spec.system_prompt_file),
-    )?;
-    let append = prompt(
-        context,
-        ("append_system_prompt", &spec.append_system_prompt),
-        ("append_system_prompt_file", &spec.append_system_prompt_file),
-    )?;
+    let (system, append) = prompts(spec, context)?;
     if let Some(text) = system {
         fields.insert("systemPrompt".into(), json!([text]));
     }
@@ -200,6 +221,24 @@ fn initialize(spec: &SessionSpec, context: &LaunchContext) -> Result<Map<String,
         fields.insert("forwardSubagentText".into(), json!(true));
     }
     Ok(fields)
+}
+
+/// The system prompt, and what is appended to it.
+fn prompts<'a>(
+    spec: &'a SessionSpec,
+    context: &'a LaunchContext,
+) -> Result<(Option<&'a str>, Option<&'a str>), Refusal> {
+    let system = prompt(
+        context,
+        ("system_prompt", &spec.system_prompt),
+        ("system_prompt_file", &spec.system_prompt_file),
+    )?;
+    let append = prompt(
+        context,
+        ("append_system_prompt", &spec.append_system_prompt),
+        ("append_system_prompt_file", &spec.append_system_prompt_file),
+    )?;
+    Ok((system, append))
 }
 
 type Named<'a> = (&'static str, &'a Option<String>);

@@ -17,9 +17,12 @@ pub mod message;
 pub mod open;
 mod peek;
 pub mod permission;
+pub mod tail;
+pub mod terminal;
 pub mod transcript;
 
 pub use decode::Decoder;
 pub use fact::{Decoded, Fact, Note};
 pub use line::{LineId, RecordIn, StreamIn};
 pub use open::{BlockKind, OpenBlock, OpenMessage};
+pub use tail::{Tail, Told};

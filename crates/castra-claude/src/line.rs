@@ -7,14 +7,17 @@ use memchr::memchr_iter;
 /// A line longer than this is cut; each part is an `unknown` event of its own. Bytes.
 pub const MAX_LINE: usize = 256 << 20;
 
-/// The stream of a run that a record belongs to. Only claude's stdout and stderr are decoded.
+/// The stream of a run that a record belongs to. Stdout and stderr are decoded by [`crate::Decoder`], transcripts by
+/// [`crate::Tail`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StreamIn {
     In,
     Out,
     Err,
-    /// Whatever the shim says about itself, PTY bytes, tailed files.
+    /// Whatever the shim says about itself, and PTY bytes.
     Shim,
+    /// The nth tailed file of the run.
+    File(u8),
 }
 
 /// One record of the shim's log, as the decoder takes it.

@@ -22,12 +22,12 @@ fn records(transcript: &[u8]) -> impl Iterator<Item = Value> {
 }
 
 /// Of the conversation itself, not of a subagent.
-fn is_main(record: &Value) -> bool {
+pub(crate) fn is_main(record: &Value) -> bool {
     !flag(record, "isSidechain")
 }
 
 /// The text that a person (or castra) gave: no tool results, none of claude's own notes.
-fn prompt(record: &Value) -> Option<String> {
+pub(crate) fn prompt(record: &Value) -> Option<String> {
     if text(record, "type") != Some("user") || !is_main(record) || flag(record, "isMeta") {
         return None;
     }

@@ -9,7 +9,7 @@ use crate::open::BlockKind;
 use serde_json::Value;
 
 /// The fact in a line of `kind`; control requests are read elsewhere, by their bytes.
-pub(super) fn fact(kind: &str, mut value: Value) -> Fact {
+pub(crate) fn fact(kind: &str, mut value: Value) -> Fact {
     match kind {
         "assistant" => Fact::Assistant(assistant(&value)),
         "user" if flag(&value, "isReplay") => Fact::UserReplay { uuid: uuid(&value, "uuid") },

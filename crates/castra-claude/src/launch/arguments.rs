@@ -1,9 +1,9 @@
 //! claude's arguments, each value bound to its flag with `=`: several flags take any number of values and
 //! would swallow what follows, and a value that begins with a dash would be a flag.
 
-use super::{Conversation, LaunchContext, Refusal, settings};
+use super::{Conversation, LaunchContext, Made, Refusal, settings};
 use castra_proto::SessionSpec;
-use castra_proto::spec::{PermissionMode, Thinking};
+use castra_proto::spec::{Mode, PermissionMode, Thinking};
 
 const EFFORTS: [&str; 5] = ["low", "medium", "high", "xhigh", "max"];
 const THINKING: [&str; 3] = ["adaptive", "enabled", "disabled"];
@@ -70,23 +70,22 @@ const RESERVED: [(&[&str], &str); 33] = [
     ),
 ];
 
-/// `mcp` and `settings` are the paths of the files that hold them.
+/// What makes claude speak stream-json; without it, claude is a terminal's.
+const STREAM: &str = "-p --input-format stream-json --output-format stream-json --verbose --replay-user-messages \
+                      --permission-prompt-tool stdio";
+
 pub(super) fn arguments(
     spec: &SessionSpec,
     context: &LaunchContext,
-    mcp: Option<&str>,
-    settings: Option<&str>,
+    made: &Made,
 ) -> Result<Vec<String>, Refusal> {
     let mut argv: Vec<String> = vec![context.claude.clone()];
-    argv.extend(
-        "-p --input-format stream-json --output-format stream-json --verbose --replay-user-messages \
-         --permission-prompt-tool stdio"
-            .split(' ')
-            .filter(|word| !word.is_empty())
-            .map(str::to_owned),
-    );
+    let stream = spec.mode == Mode::Stream;
+    if stream {
+        argv.extend(STREAM.split_whitespace().map(str::to_owned));
+    }
     let mut switch = |on: bool, flag: &str| argv.extend(on.then(|| flag.to_owned()));
-    switch(spec.partials, "--include-partial-messages");
+    switch(stream && spec.partials, "--include-partial-messages");
     switch(spec.include_hook_events, "--include-hook-events");
     switch(spec.strict_mcp_config, "--strict-mcp-config");
     switch(spec.permission_mode == PermissionMode::BypassPermissions, "--allow-dangerously-skip-permissions");
@@ -107,8 +106,10 @@ pub(super) fn arguments(
         ("--model", spec.model.as_deref()),
         ("--fallback-model", spec.fallback_model.as_deref()),
         ("--effort", one_of("effort", spec.effort.as_deref(), &EFFORTS, "low, medium, high, xhigh or max")?),
-        ("--mcp-config", mcp),
-        ("--settings", settings),
+        ("--mcp-config", made.mcp.as_deref()),
+        ("--settings", made.settings.as_deref()),
+        ("--system-prompt-file", made.system_prompt.as_deref()),
+        ("--append-system-prompt-file", made.append_system_prompt.as_deref()),
     ] {
         if let Some(value) = value {
             set(flag, value);
@@ -131,6 +132,13 @@ pub(super) fn arguments(
         ("--add-dir", &spec.add_dirs),
     ] {
         values.iter().for_each(|value| set(flag, value));
+    }
+    // In a stream `initialize` carries them.
+    if let (false, Some(agents)) = (stream, &spec.agents) {
+        if !agents.is_object() {
+            return Err(Refusal::Shape { field: "agents".into(), shape: "an object" });
+        }
+        set("--agents", &agents.to_string());
     }
     if let Some(tools) = &spec.tools {
         set("--tools", &tools.join(","));

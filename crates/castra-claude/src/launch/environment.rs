@@ -2,7 +2,7 @@
 
 use super::{LaunchContext, Refusal};
 use castra_proto::SessionSpec;
-use castra_proto::spec::{Home, PermissionMode};
+use castra_proto::spec::{Home, Mode, PermissionMode};
 use std::collections::BTreeMap;
 
 /// What is passed on from the caller's environment, beside `LC_*`. Proxy and CA variables in both cases.
@@ -85,6 +85,14 @@ pub(super) fn environment(
         env.insert("CLAUDE_CONFIG_DIR".into(), context.config_dir.clone());
     }
     env.insert("DISABLE_AUTOUPDATER".into(), "1".into());
+    if spec.mode == Mode::Terminal {
+        // The caller's own terminal is not the session's.
+        let term = spec.env.get("TERM").map_or("xterm-256color", String::as_str);
+        env.insert("TERM".into(), term.into());
+        if spec.tui.as_ref().is_some_and(|tui| tui.fullscreen) {
+            env.insert("CLAUDE_CODE_NO_FLICKER".into(), "1".into());
+        }
+    }
     env.insert("CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS".into(), "1".into());
     env.insert("CASTRA_RUN".into(), context.run_id.to_string());
     if super::settings::memory_only(spec) {

@@ -7,6 +7,10 @@ use thiserror::Error;
 pub enum Refusal {
     #[error("`{field}` is not built yet; leave it out")]
     NotYet { field: &'static str },
+    #[error("`{field}` belongs to a terminal session; set mode: terminal, or leave it out")]
+    NeedsTerminal { field: &'static str },
+    #[error("`{field}` has no effect in a terminal session: {reason}")]
+    NotInTerminal { field: &'static str, reason: &'static str },
     #[error(
         "permission mode `{mode}` may ask, and permission_timeout_s is 0, so nobody answers; \
          use permission_mode dontAsk, or set a timeout"

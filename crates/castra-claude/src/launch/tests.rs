@@ -304,12 +304,11 @@ fn bypass_as_root_needs_the_operators_word() {
 #[test]
 fn refusals_say_the_reason_and_the_next_step() {
     let table = [
-        (json!({"mode": "terminal"}), "`mode: terminal` is not built yet"),
+        (json!({"tmux": "x"}), "`tmux` belongs to a terminal session"),
         (json!({"host": "other"}), "`host` is not built yet"),
         (json!({"credential": "x"}), "`credential` is not built yet"),
         (json!({"seed": "x"}), "`seed` is not built yet"),
-        (json!({"tmux": "x"}), "`tmux` is not built yet"),
-        (json!({"tui": {}}), "`tui` is not built yet"),
+        (json!({"tui": {}}), "`tui` belongs to a terminal session"),
         (json!({"permission_timeout_s": 0}), "use permission_mode dontAsk, or set a timeout"),
         (json!({"effort": "huge"}), "low, medium, high, xhigh or max"),
         (json!({"thinking": "hard"}), "adaptive, enabled, disabled"),
@@ -423,3 +422,5 @@ fn every_field_of_the_spec_is_used_or_somebody_elses() {
         ephemeral: _,
     } = full;
 }
+
+mod terminal;
