@@ -96,7 +96,7 @@ impl Shim {
                         let exit = if self.child.wrapped { behind_wrapper(exit) } else { exit };
                         self.life = Life::Ending(exit);
                         self.input.close();
-                        self.child.stdin = None;
+                        self.child.ends.stdin = None;
                         // What claude has left running ends with it.
                         self.start_kill(ExitCause::Own);
                     }
@@ -160,6 +160,9 @@ impl Shim {
         for stream in [Stream::Out, Stream::Err] {
             while self.full.is_none() && self.read_stream(stream) {}
         }
+        // A read of a terminal first fetches what its slaves have written: empty is the end, also when
+        // somebody outside the tree holds a slave open.
+        while self.full.is_none() && self.read_terminal() {}
         if self.full.is_some() {
             return;
         }
@@ -167,8 +170,9 @@ impl Shim {
         self.note(Note::Exit { code: exit.code, signal: exit.signal, tail_lost, tree, cause: self.cause });
         // A note that found no room waits; until it is written the run has not ended.
         if self.full.is_none() {
-            self.child.out = None;
-            self.child.err = None;
+            self.child.ends.out = None;
+            self.child.ends.err = None;
+            self.child.ends.pty = None;
             self.life = Life::Exited(exit);
         }
     }

@@ -14,6 +14,7 @@ mod log;
 mod peer;
 mod poll;
 mod procs;
+mod pty;
 pub mod relay;
 mod run;
 mod start;

@@ -8,6 +8,7 @@ use castra_proto::shim::{ExitCause, MAX_RECORD, Note, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with};
 
+use crate::pty::Drained;
 use crate::run::{Life, Shim};
 
 /// Reads of one stream per turn, so that a flood does not starve the others.
@@ -25,6 +26,7 @@ enum Who {
     Stdin,
     Out,
     Err,
+    Pty,
     Conn(usize),
 }
 
@@ -74,15 +76,18 @@ impl Shim {
         }
         if matches!(self.life, Life::Running) {
             add(Who::Child, self.child.pidfd.as_fd(), PollFlags::IN);
-            if let Some(stdin) = self.child.stdin.as_ref().filter(|_| self.input.pending() > 0) {
+            if let Some(stdin) = self.child.ends.stdin.as_ref().filter(|_| self.input.pending() > 0) {
                 add(Who::Stdin, stdin.as_fd(), PollFlags::OUT);
             }
         }
         if self.full.is_none() {
-            for (who, fd) in [(Who::Out, &self.child.out), (Who::Err, &self.child.err)] {
+            for (who, fd) in [(Who::Out, &self.child.ends.out), (Who::Err, &self.child.ends.err)] {
                 if let Some(fd) = fd {
                     add(who, fd.as_fd(), PollFlags::IN);
                 }
+            }
+            if let Some(pty) = &self.child.ends.pty {
+                add(Who::Pty, pty.master.as_fd(), PollFlags::IN);
             }
         }
         for (index, conn) in self.conns.iter().enumerate() {
@@ -130,6 +135,7 @@ impl Shim {
             Who::Stdin => (),
             Who::Out => self.read_some(Stream::Out),
             Who::Err => self.read_some(Stream::Err),
+            Who::Pty => self.read_some(Stream::Pty),
             Who::Conn(index) => {
                 let conn = &mut self.conns[index];
                 if events.contains(PollFlags::OUT) {
@@ -145,17 +151,38 @@ impl Shim {
         }
     }
 
-    fn read_some(&mut self, stream: Stream) {
+    pub(crate) fn read_some(&mut self, stream: Stream) {
         for _ in 0..READS {
-            if self.full.is_some() || !self.read_stream(stream) {
+            let more = match stream {
+                Stream::Pty => self.read_terminal(),
+                _ => self.read_stream(stream),
+            };
+            if self.full.is_some() || !more {
                 return;
             }
         }
     }
 
+    /// One record of what the terminal has; whether there may be more.
+    pub(crate) fn read_terminal(&mut self) -> bool {
+        let Some(pty) = &self.child.ends.pty else { return false };
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.resize(MAX_RECORD, 0);
+        let drained = pty.drain(&mut buf);
+        let (Drained::More(len) | Drained::Empty(len) | Drained::Gone(len)) = drained;
+        if len > 0 {
+            self.append(Stream::Pty, &buf[..len]);
+        }
+        self.buf = buf;
+        if matches!(drained, Drained::Gone(_)) {
+            self.child.ends.pty = None;
+        }
+        matches!(drained, Drained::More(_))
+    }
+
     /// One read of at most a record; whether there may be more.
     pub(crate) fn read_stream(&mut self, stream: Stream) -> bool {
-        let slot = if stream == Stream::Out { &self.child.out } else { &self.child.err };
+        let slot = if stream == Stream::Out { &self.child.ends.out } else { &self.child.ends.err };
         let Some(fd) = slot else { return false };
         let mut buf = std::mem::take(&mut self.buf);
         buf.resize(MAX_RECORD, 0);
@@ -186,19 +213,19 @@ impl Shim {
 
     fn close_stream(&mut self, stream: Stream) {
         match stream {
-            Stream::Out => self.child.out = None,
-            _ => self.child.err = None,
+            Stream::Out => self.child.ends.out = None,
+            _ => self.child.ends.err = None,
         }
     }
 
     /// Gives claude what it takes of its input.
     fn feed(&mut self) {
-        let Some(stdin) = self.child.stdin.as_ref().filter(|_| self.input.pending() > 0) else { return };
+        let Some(stdin) = self.child.ends.stdin.as_ref().filter(|_| self.input.pending() > 0) else { return };
         match self.input.feed(&mut self.log, stdin, &mut self.scratch) {
             Ok(false) => (),
             Ok(true) | Err(_) => {
                 let unsent = self.input.close();
-                self.child.stdin = None;
+                self.child.ends.stdin = None;
                 self.note(Note::StdinClosed { unsent });
             }
         }

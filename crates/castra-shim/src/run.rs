@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use castra_proto::shim::{
-    DEFAULT_SEGMENT_BYTES, ExitCause, Meta, Note, ProcessId, Ready, StartError, StartSpec, StatusExit,
+    DEFAULT_SEGMENT_BYTES, ExitCause, Meta, Note, ProcessId, Pty, Ready, StartError, StartSpec, StatusExit,
 };
 use rustix::fs::{AtFlags, Mode, chmodat, unlinkat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -121,11 +121,18 @@ fn set_up(dir: &OwnedFd, spec: &StartSpec) -> Result<Shim, StartError> {
         boot_id,
         wall_ns: id.wall_ns,
         boot_ns: id.boot_ns,
-        snd_buf: child.snd_buf,
+        snd_buf: child.ends.snd_buf,
         epoch: spec.epoch,
     };
-    let recorded =
-        log.note(&started).map_err(|e| io_error("log", e)).and_then(|()| write_meta(dir, &meta, true));
+    let recorded = log
+        .note(&started)
+        .and_then(|()| match spec.pty {
+            // A replay needs the size before the first byte.
+            Some(Pty { rows, cols }) => log.note(&Note::Resized { rows, cols }),
+            None => Ok(()),
+        })
+        .map_err(|e| io_error("log", e))
+        .and_then(|()| write_meta(dir, &meta, true));
     if let Err(error) = recorded {
         while procs::kill_below(own.pid) {
             while let procs::Ended::Child(..) = procs::reap() {}
