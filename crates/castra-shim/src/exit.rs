@@ -6,6 +6,7 @@ use castra_proto::shim::{ExitCause, Note, StatusExit, Stream, TreeProof};
 
 use crate::procs::{self, Ended};
 use crate::run::{Life, Shim};
+use crate::tail::Tail;
 
 /// How long a tree may take to die of SIGKILL before the note says `unproven`.
 const KILL_DEADLINE: Duration = Duration::from_secs(2);
@@ -163,6 +164,13 @@ impl Shim {
         // A read of a terminal first fetches what its slaves have written: empty is the end, also when
         // somebody outside the tree holds a slave open.
         while self.full.is_none() && self.read_terminal() {}
+        if let Some(tail) = &mut self.tail {
+            // Nobody is left to write: what inotify did not tell yet is there now.
+            tail.look_again();
+        }
+        while self.full.is_none() && self.tail.as_ref().is_some_and(Tail::is_behind) {
+            self.pump_files();
+        }
         if self.full.is_some() {
             return;
         }
@@ -173,6 +181,7 @@ impl Shim {
             self.child.ends.out = None;
             self.child.ends.err = None;
             self.child.ends.pty = None;
+            self.tail = None;
             self.life = Life::Exited(exit);
         }
     }

@@ -19,6 +19,7 @@ pub mod relay;
 mod run;
 mod start;
 mod sys;
+mod tail;
 
 pub use start::run_main;
 

@@ -10,6 +10,7 @@ use rustix::net::{SocketFlags, accept_with};
 
 use crate::pty::Drained;
 use crate::run::{Life, Shim};
+use crate::tail::Tail;
 
 /// Reads of one stream per turn, so that a flood does not starve the others.
 const READS: usize = 8;
@@ -27,6 +28,7 @@ enum Who {
     Out,
     Err,
     Pty,
+    Files,
     Conn(usize),
 }
 
@@ -37,6 +39,7 @@ impl Shim {
             let now = Instant::now();
             self.full_tick(now);
             self.tick(now);
+            self.pump_files();
             self.feed();
             self.send_all();
             if matches!(self.life, Life::Exited(_)) && (self.acked >= self.log.last() || self.removed) {
@@ -55,6 +58,9 @@ impl Shim {
         let end = self.log.end();
         let more =
             self.conns.iter().any(|c| !c.blocked && !c.closing && c.follow.is_some_and(|pos| pos != end));
+        let files = self.tail.as_ref().filter(|_| self.reads_files());
+        let at = files.and_then(Tail::deadline).map_or(at, |look| at.min(look));
+        let more = more || files.is_some_and(Tail::is_behind);
         if more { Duration::ZERO } else { at.saturating_duration_since(Instant::now()) }
     }
 
@@ -85,6 +91,9 @@ impl Shim {
                 if let Some(fd) = fd {
                     add(who, fd.as_fd(), PollFlags::IN);
                 }
+            }
+            if let Some(fd) = self.tail.as_ref().filter(|_| self.reads_files()).and_then(Tail::fd) {
+                add(Who::Files, fd, PollFlags::IN);
             }
             if let Some(pty) = &self.child.ends.pty {
                 add(Who::Pty, pty.master.as_fd(), PollFlags::IN);
@@ -136,6 +145,11 @@ impl Shim {
             Who::Out => self.read_some(Stream::Out),
             Who::Err => self.read_some(Stream::Err),
             Who::Pty => self.read_some(Stream::Pty),
+            Who::Files => {
+                if let Some(tail) = &mut self.tail {
+                    tail.changes();
+                }
+            }
             Who::Conn(index) => {
                 let conn = &mut self.conns[index];
                 if events.contains(PollFlags::OUT) {
@@ -215,6 +229,25 @@ impl Shim {
         match stream {
             Stream::Out => self.child.ends.out = None,
             _ => self.child.ends.err = None,
+        }
+    }
+
+    /// After the `exit` note nothing follows.
+    fn reads_files(&self) -> bool {
+        self.full.is_none() && !matches!(self.life, Life::Exited(_))
+    }
+
+    /// Appends a turn's worth of what the tailed files have.
+    pub(crate) fn pump_files(&mut self) {
+        if !self.reads_files() {
+            return;
+        }
+        let Some(tail) = &mut self.tail else { return };
+        tail.tick(Instant::now());
+        if tail.is_behind()
+            && let Err(error) = tail.pump(&mut self.log)
+        {
+            self.enter_full(&error);
         }
     }
 
