@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use castra_proto::shim::relay::{At, EntryKind, Exec, Proof, RelayError};
 use castra_proto::shim::{
-    ExitCause, How, Note, Pty, Reason, SignalTarget, StartError, StartSpec, Stream, TailRule, TreeProof, Which,
+    ExitCause, How, Note, Pty, Reason, SignalTarget, StartError, StartSpec, Stream, TailRule, TreeProof,
+    Which,
 };
 use castra_supervisor::host::{
     ConnError, Host, HostError, Join, Line, LocalHost, LogReader, PipeHost, Record, RunDir, ShimConn,

@@ -1,0 +1,118 @@
+//! Lines that scrolled out of the primary screen, as text with colours; bounded in lines and bytes.
+//!
+//! Lines are kept as they were written: rows that were wrapped are one again, so that they fit any width later.
+
+use std::collections::VecDeque;
+
+use super::cluster::Clusters;
+use super::{Scrollback, paint};
+
+/// A line that is never ended is cut here, bytes.
+const MAX_LINE: usize = 64 << 10;
+
+pub(crate) struct History {
+    limits: Scrollback,
+    lines: VecDeque<String>,
+    bytes: usize,
+    /// The line that goes on in the first row of the screen.
+    open: Option<Open>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Open {
+    text: String,
+    pen: avt::Pen,
+    /// Default blanks at its end: written only when something follows.
+    blanks: usize,
+    /// The last cell was one: with a wide character behind it, it was only room that was too narrow.
+    padded: bool,
+}
+
+impl History {
+    pub(crate) fn new(limits: Scrollback) -> History {
+        History { limits, lines: VecDeque::new(), bytes: 0, open: None }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.lines.clear();
+        self.bytes = 0;
+        self.open = None;
+    }
+
+    /// A row that leaves the screen at its top.
+    pub(crate) fn push(&mut self, row: &avt::Line, clusters: &Clusters) {
+        let mut open = self.open.take().unwrap_or_default();
+        let cells = row.cells();
+        if open.padded && cells.first().is_some_and(|cell| cell.width() == 2) {
+            open.blanks -= 1;
+        }
+        for cell in cells.iter().filter(|cell| cell.width() > 0) {
+            if is_blank(cell) {
+                open.blanks += 1;
+                continue;
+            }
+            open.fill();
+            if *cell.pen() != open.pen {
+                open.pen = *cell.pen();
+                paint::pen(&open.pen, &mut open.text);
+            }
+            clusters.expand(cell.char(), &mut open.text);
+        }
+        open.padded = cells.last().is_some_and(is_blank);
+        let go_on = row.is_wrapped() && open.text.len() + open.blanks < MAX_LINE;
+        self.open = Some(open);
+        if !go_on {
+            self.close();
+        }
+    }
+
+    /// Ends the line that is open.
+    pub(crate) fn close(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        if open.pen != avt::Pen::default() {
+            paint::pen(&avt::Pen::default(), &mut open.text);
+        }
+        open.text.shrink_to_fit();
+        self.bytes += open.text.len();
+        self.lines.push_back(open.text);
+        while self.lines.len() > self.limits.lines as usize || self.bytes > self.limits.bytes as usize {
+            let Some(gone) = self.lines.pop_front() else { return };
+            self.bytes -= gone.len();
+        }
+    }
+
+    pub(crate) fn lines(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.lines.iter().map(String::as_str)
+    }
+
+    /// The line that goes on in the first row, its blanks written.
+    pub(crate) fn open(&self) -> Option<String> {
+        self.open.as_ref().map(|open| {
+            let mut text = open.text.clone();
+            if open.blanks > 0 && open.pen != avt::Pen::default() {
+                paint::pen(&avt::Pen::default(), &mut text);
+            }
+            text.extend(std::iter::repeat_n(' ', open.blanks));
+            text
+        })
+    }
+}
+
+impl Open {
+    /// Writes the blanks that something follows.
+    fn fill(&mut self) {
+        if self.blanks == 0 {
+            return;
+        }
+        if self.pen != avt::Pen::default() {
+            self.pen = avt::Pen::default();
+            paint::pen(&self.pen, &mut self.text);
+        }
+        self.text.extend(std::iter::repeat_n(' ', self.blanks));
+        self.blanks = 0;
+    }
+}
+
+fn is_blank(cell: &avt::Cell) -> bool {
+    cell.char() == ' ' && *cell.pen() == avt::Pen::default() && cell.width() == 1
+}

@@ -1,0 +1,84 @@
+//! Who sits at a terminal, and the size that follows: the smallest of those who drive.
+
+use std::collections::BTreeMap;
+
+use super::Size;
+
+/// Until somebody drives (spec.md).
+pub const DEFAULT_SIZE: Size = Size { rows: 50, cols: 200 };
+
+/// What a viewer may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Types, and has a say in the size.
+    Driver,
+    /// Only looks; its own terminal shows what fits.
+    Reader,
+}
+
+/// The viewers of one terminal. Rows and columns are decided apart: the least of each among drivers that
+/// have said a size. When the last driver leaves, the size stays: nobody's screen is drawn anew for that.
+#[derive(Debug, Clone)]
+pub struct Seats<K> {
+    seats: BTreeMap<K, (Role, Option<Size>)>,
+    size: Size,
+}
+
+impl<K: Ord> Default for Seats<K> {
+    fn default() -> Seats<K> {
+        Seats::new(DEFAULT_SIZE)
+    }
+}
+
+impl<K: Ord> Seats<K> {
+    /// A terminal of this size that nobody looks at.
+    pub fn new(size: Size) -> Seats<K> {
+        Seats { seats: BTreeMap::new(), size }
+    }
+
+    /// Takes a seat, or another role in the same seat. The new size of the terminal, if it changes.
+    pub fn join(&mut self, viewer: K, role: Role) -> Option<Size> {
+        let seat = self.seats.entry(viewer).or_insert((role, None));
+        seat.0 = role;
+        self.settle()
+    }
+
+    /// A viewer's window has this size; 0 rows or columns say nothing (a hidden window).
+    pub fn resize(&mut self, viewer: &K, rows: u16, cols: u16) -> Option<Size> {
+        if let Some(seat) = self.seats.get_mut(viewer).filter(|_| rows > 0 && cols > 0) {
+            seat.1 = Some(Size::new(rows, cols));
+        }
+        self.settle()
+    }
+
+    pub fn leave(&mut self, viewer: &K) -> Option<Size> {
+        self.seats.remove(viewer);
+        self.settle()
+    }
+
+    pub fn may_type(&self, viewer: &K) -> bool {
+        self.seats.get(viewer).is_some_and(|(role, _)| *role == Role::Driver)
+    }
+
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    fn settle(&mut self) -> Option<Size> {
+        let drivers = self.seats.values().filter(|(role, _)| *role == Role::Driver);
+        let least = drivers
+            .filter_map(|(_, size)| *size)
+            .reduce(|a, b| Size { rows: a.rows.min(b.rows), cols: a.cols.min(b.cols) })?;
+        let changed = least != self.size;
+        self.size = least;
+        changed.then_some(least)
+    }
+}
