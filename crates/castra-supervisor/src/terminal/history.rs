@@ -18,14 +18,14 @@ pub(crate) struct History {
     open: Option<Open>,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Open {
     text: String,
     pen: avt::Pen,
     /// Default blanks at its end: written only when something follows.
     blanks: usize,
-    /// The last cell was one: with a wide character behind it, it was only room that was too narrow.
-    padded: bool,
+    /// A blank in the last column waits for the next row: before a wide character it was only too little room.
+    last: Option<avt::Pen>,
 }
 
 impl History {
@@ -43,23 +43,22 @@ impl History {
     pub(crate) fn push(&mut self, row: &avt::Line, clusters: &Clusters) {
         let mut open = self.open.take().unwrap_or_default();
         let cells = row.cells();
-        if open.padded && cells.first().is_some_and(|cell| cell.width() == 2) {
-            open.blanks -= 1;
+        if let Some(pen) = open.last.take()
+            && cells.first().is_some_and(|cell| cell.width() != 2)
+        {
+            open.write(' ', &pen, clusters);
         }
-        for cell in cells.iter().filter(|cell| cell.width() > 0) {
-            if is_blank(cell) {
-                open.blanks += 1;
-                continue;
-            }
-            open.fill();
-            if *cell.pen() != open.pen {
-                open.pen = *cell.pen();
-                paint::pen(&open.pen, &mut open.text);
-            }
-            clusters.expand(cell.char(), &mut open.text);
-        }
-        open.padded = cells.last().is_some_and(is_blank);
         let go_on = row.is_wrapped() && open.text.len() + open.blanks < MAX_LINE;
+        let (last, most) = match cells.split_last() {
+            Some((last, most)) if row.is_wrapped() && last.width() == 1 && last.char() == ' ' => {
+                (Some(*last.pen()), most)
+            }
+            _ => (None, cells),
+        };
+        for cell in most.iter().filter(|cell| cell.width() > 0) {
+            open.write(cell.char(), cell.pen(), clusters);
+        }
+        open.last = last;
         self.open = Some(open);
         if !go_on {
             self.close();
@@ -86,19 +85,32 @@ impl History {
     }
 
     /// The line that goes on in the first row, its blanks written.
-    pub(crate) fn open(&self) -> Option<String> {
-        self.open.as_ref().map(|open| {
-            let mut text = open.text.clone();
-            if open.blanks > 0 && open.pen != avt::Pen::default() {
-                paint::pen(&avt::Pen::default(), &mut text);
+    pub(crate) fn open(&self, clusters: &Clusters) -> Option<String> {
+        self.open.clone().map(|mut open| {
+            if let Some(pen) = open.last.take() {
+                open.write(' ', &pen, clusters);
             }
-            text.extend(std::iter::repeat_n(' ', open.blanks));
-            text
+            open.fill();
+            open.text
         })
     }
 }
 
 impl Open {
+    fn write(&mut self, c: char, pen: &avt::Pen, clusters: &Clusters) {
+        // A bold blank is none. What is behind the end of a row is such, or has a background.
+        if c == ' ' && !paint::is_visible(pen) {
+            self.blanks += 1;
+            return;
+        }
+        self.fill();
+        if *pen != self.pen {
+            self.pen = *pen;
+            paint::pen(pen, &mut self.text);
+        }
+        clusters.expand(c, &mut self.text);
+    }
+
     /// Writes the blanks that something follows.
     fn fill(&mut self) {
         if self.blanks == 0 {
@@ -111,8 +123,4 @@ impl Open {
         self.text.extend(std::iter::repeat_n(' ', self.blanks));
         self.blanks = 0;
     }
-}
-
-fn is_blank(cell: &avt::Cell) -> bool {
-    cell.char() == ' ' && *cell.pen() == avt::Pen::default() && cell.width() == 1
 }

@@ -262,8 +262,8 @@ impl Terminal {
         } else if c >= ' ' && self.pending.len() < MAX_PENDING {
             self.pending.push(c);
             // A clipboard is nothing to keep, and nothing to repeat to whoever comes later.
-            if self.pending.ends_with(";") && modes::is_clipboard(&self.pending) {
-                self.pending.truncate(self.pending.len().min(modes::CLIPBOARD_LEN));
+            if modes::is_clipboard(&self.pending) {
+                self.pending.truncate(modes::CLIPBOARD_LEN);
             }
         }
         if let Some(function) = function {

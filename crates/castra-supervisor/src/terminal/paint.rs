@@ -3,15 +3,24 @@
 use avt::{Color, Pen};
 
 use super::Terminal;
+use super::cluster::width;
 
 impl Terminal {
     /// What a new terminal of this size must be fed to be equal: a reset, the lines that scrolled out, both
     /// screens, modes, title, and the beginning of what is not finished. It asks for nothing and writes no
     /// clipboard. Send it to viewers through their [`super::Wash`].
+    ///
+    /// Equal but for blanks in front of wide characters in lines that scrolled out under another width: there
+    /// a blank that was written and a column that was too narrow look alike.
     pub fn serialise(&self) -> Vec<u8> {
         let mut out = String::from("\x1bc");
         self.modes.paint_primary(&mut out);
         self.paint_history(&mut out);
+        self.paint_rest(out)
+    }
+
+    /// Everything but the lines that scrolled out.
+    pub(super) fn paint_rest(&self, mut out: String) -> Vec<u8> {
         self.paint_screens(&mut out);
         self.modes.paint(self.is_alternate(), &mut out);
         if let Some((col, base)) = self.joint() {
@@ -59,12 +68,16 @@ impl Terminal {
 
     /// Prints the lines, then scrolls until the last of them has left the screen.
     fn paint_history(&self, out: &mut String) {
-        let open = self.history.open();
+        let open = self.history.open(&self.clusters);
         if self.history.lines().len() == 0 && open.is_none() {
             return;
         }
         for line in self.history.lines() {
             out.push_str(line);
+            if line.contains('\x1b') && !ends_at_edge(line, self.size.cols.into()) {
+                // A line that wrapped while it had a background has it to the end of its last row.
+                out.push_str("\x1b[K");
+            }
             out.push_str("\r\n");
         }
         if let Some(open) = open {
@@ -100,6 +113,26 @@ impl Terminal {
             out.push_str(&tabs);
         }
     }
+}
+
+/// Whether the last row of a line, laid out in `cols` columns, is full: the cursor waits there, and erasing
+/// behind it would take the last character in some terminals.
+fn ends_at_edge(line: &str, cols: usize) -> bool {
+    let (mut col, mut chars) = (0, line.chars());
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            chars.by_ref().find(|c| *c == 'm');
+            continue;
+        }
+        let width = width(c);
+        col = if col + width > cols { width } else { col + width };
+    }
+    col == cols
+}
+
+/// Whether a blank of this pen can be seen.
+pub(crate) fn is_visible(pen: &Pen) -> bool {
+    pen.background().is_some() || pen.is_underline() || pen.is_inverse() || pen.is_strikethrough()
 }
 
 /// Appends the sequence that makes `pen` the current one, whatever it was.

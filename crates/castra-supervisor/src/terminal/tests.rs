@@ -26,9 +26,31 @@ fn facts(t: &Terminal) -> impl PartialEq + std::fmt::Debug + use<> {
     (
         (t.size, t.cursor(), t.is_alternate(), t.parser.state, t.pending.clone(), t.utf8.held().to_vec()),
         (t.screen_text(), t.screen_ansi(), t.modes.clone(), t.insert, t.joint().map(|(col, _)| col)),
-        (t.history.lines().map(str::to_owned).collect::<Vec<_>>(), t.history.open()),
-        String::from_utf8_lossy(&t.serialise()).into_owned(),
+        (
+            t.history.lines().map(narrow).collect::<Vec<_>>(),
+            t.history.open(&t.clusters).as_deref().map(narrow),
+        ),
+        String::from_utf8_lossy(&t.paint_rest(String::new())).into_owned(),
     )
+}
+
+/// A line's characters, each with its colours, without the blanks that may have been too little room for a
+/// wide character.
+fn narrow(line: &str) -> Vec<(char, String)> {
+    let (mut out, mut pen) = (Vec::new(), String::new());
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            pen = chars.by_ref().take_while(|c| *c != 'm').collect();
+            continue;
+        }
+        if cluster::width(c) == 2 {
+            let text = out.iter().rposition(|(c, _)| *c != ' ').map_or(0, |at| at + 1);
+            out.truncate(text);
+        }
+        out.push((c, pen.clone()));
+    }
+    out
 }
 
 #[track_caller]
