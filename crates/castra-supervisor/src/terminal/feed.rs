@@ -87,3 +87,90 @@ impl Feed {
         self.skips
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terminal::{Scrollback, Size, Terminal, Wash};
+
+    fn live(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[test]
+    fn a_screen_first_then_live_bytes_in_order() {
+        let mut feed = Feed::new(100);
+        feed.push(&live("before"));
+        assert_eq!((feed.next(), feed.next()), (Some(Piece::Screen), None));
+        feed.push(&live("one"));
+        feed.push(&live("two"));
+        assert_eq!(feed.waiting(), 6);
+        feed.pause(true);
+        assert_eq!(feed.next(), None);
+        feed.pause(false);
+        let got = [feed.next(), feed.next(), feed.next()];
+        assert_eq!(got, [Some(Piece::Live(live("one"))), Some(Piece::Live(live("two"))), None]);
+        feed.push(&live("wrapped for the old size"));
+        feed.resized();
+        assert_eq!((feed.next(), feed.next()), (Some(Piece::Screen), None));
+    }
+
+    #[test]
+    fn who_stalls_costs_a_budget_and_gets_one_screen() {
+        let mut feed = Feed::new(10);
+        assert_eq!(feed.next(), Some(Piece::Screen));
+        for _ in 0..1000 {
+            feed.push(&live("four"));
+            assert!(feed.waiting() <= 10);
+        }
+        assert_eq!((feed.next(), feed.next(), feed.skips()), (Some(Piece::Screen), None, 1));
+        feed.push(&live("more than the budget"));
+        assert_eq!((feed.next(), feed.skips()), (Some(Piece::Screen), 2));
+    }
+
+    /// The whole of it: viewers of any pace end with the same screen.
+    #[test]
+    fn slow_and_fast_viewers_see_the_same_in_the_end() {
+        let size = Size { rows: 6, cols: 20 };
+        let shown =
+            |terminal: &Terminal| (terminal.screen_text(), terminal.cursor(), terminal.title().to_owned());
+        for pace in [1usize, 3, 50, 1000] {
+            let mut model = Terminal::new(size, Scrollback::default());
+            let mut viewer = Terminal::new(size, Scrollback::default());
+            let (mut feed, mut wash) = (Feed::new(200), Wash::new(false));
+            let mut take = |feed: &mut Feed, model: &Terminal, viewer: &mut Terminal| {
+                let mut out = Vec::new();
+                match feed.next() {
+                    None => return false,
+                    Some(Piece::Live(bytes)) => wash.feed(&bytes, &mut out),
+                    Some(Piece::Screen) => {
+                        out.extend_from_slice(Feed::ABORT);
+                        wash = Wash::new(false);
+                        wash.feed(&model.serialise(), &mut out);
+                    }
+                }
+                viewer.feed(&out);
+                true
+            };
+            for n in 0..1000u32 {
+                // Cut in the middle of sequences and characters.
+                let text = format!(
+                    "\x1b[{};{}H\x1b[3{}mé界 {n}\x1b]0;t{n}\x07\x1b]52;c;QUJD\x07\r\n",
+                    n % 7,
+                    n % 23,
+                    n % 8
+                );
+                for part in text.as_bytes().chunks(5) {
+                    let part = Bytes::copy_from_slice(part);
+                    model.feed(&part);
+                    feed.push(&part);
+                }
+                if n as usize % pace == 0 {
+                    take(&mut feed, &model, &mut viewer);
+                }
+            }
+            while take(&mut feed, &model, &mut viewer) {}
+            assert_eq!(shown(&viewer), shown(&model), "pace {pace}, {} skips", feed.skips());
+        }
+    }
+}

@@ -82,3 +82,35 @@ impl<K: Ord> Seats<K> {
         changed.then_some(least)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(rows: u16, cols: u16) -> Option<Size> {
+        Some(Size { rows, cols })
+    }
+
+    #[test]
+    fn the_smallest_driver_decides_and_readers_never() {
+        let mut seats: Seats<&str> = Seats::default();
+        assert_eq!(seats.size(), Size { rows: 50, cols: 200 });
+        assert_eq!(seats.join("reader", Role::Reader), None);
+        assert_eq!(seats.resize(&"reader", 10, 10), None);
+        // A driver that has not said its size has no say yet.
+        assert_eq!(seats.join("laptop", Role::Driver), None);
+        assert_eq!(seats.resize(&"laptop", 60, 100), size(60, 100));
+        assert_eq!(seats.join("phone", Role::Driver), None);
+        assert_eq!(seats.resize(&"phone", 70, 40), size(60, 40));
+        assert_eq!(seats.resize(&"phone", 0, 0), None, "a hidden window");
+        assert_eq!(seats.resize(&"phone", 70, 40), None, "nothing new");
+        assert_eq!(seats.resize(&"stranger", 1, 1), None);
+        assert_eq!(seats.join("phone", Role::Reader), size(60, 100), "who only looks has no say");
+        assert_eq!(seats.join("phone", Role::Driver), size(60, 40));
+        assert!(seats.may_type(&"phone") && !seats.may_type(&"reader") && !seats.may_type(&"stranger"));
+        assert_eq!(seats.leave(&"phone"), size(60, 100));
+        assert_eq!(seats.leave(&"laptop"), None, "it stays as it was");
+        assert_eq!((seats.size(), seats.len()), (Size { rows: 60, cols: 100 }, 1));
+        assert_eq!(seats.resize(&"reader", 5, 5), None);
+    }
+}

@@ -31,6 +31,8 @@ enum State {
     PassingEscape,
     DroppingEscape,
     StringEscape,
+    /// The same, after a byte with which a C1 control may begin.
+    PassingC1,
 }
 
 impl Wash {
@@ -61,7 +63,7 @@ impl Wash {
             }
             if matches!(self.state, State::Passing | State::Dropping) {
                 // The content is long: look for what may end it.
-                let end = rest.iter().position(|b| matches!(b, 0x07 | 0x18 | 0x1a | 0x1b | 0x9c));
+                let end = rest.iter().position(|b| matches!(b, 0x07 | 0x18 | 0x1a | 0x1b | 0x9c | 0xc2));
                 let skip = end.unwrap_or(rest.len());
                 if self.state == State::Passing {
                     out.extend_from_slice(&rest[..skip]);
@@ -87,7 +89,7 @@ impl Wash {
                     let question = !self.questions && is_question(params(&self.held));
                     self.decide(!question, State::Text, out);
                 }
-                0x1b => self.again(out),
+                0x1b | 0xc2 => self.again(byte, out),
                 0x18 | 0x1a => {
                     self.held.push(byte);
                     self.decide(true, State::Text, out);
@@ -110,6 +112,12 @@ impl Wash {
                     let keep = self.keeps_string();
                     self.decide(keep, State::Text, out);
                 }
+                // Another control ends the string too, and begins what it begins.
+                0x80..=0x9f if self.held.last() == Some(&0xc2) => {
+                    self.held.pop();
+                    let keep = self.keeps_string();
+                    self.begin_behind_string(keep, 0xc2, byte, out);
+                }
                 _ => {
                     self.hold(byte, out);
                     if self.state == State::String && is_clipboard(content(&self.held)) {
@@ -119,6 +127,10 @@ impl Wash {
             },
             State::Passing | State::Dropping => {
                 let passing = self.state == State::Passing;
+                if passing && byte == 0xc2 {
+                    self.state = State::PassingC1;
+                    return;
+                }
                 // The ESC waits: it may begin something that is to be decided on.
                 if passing && byte != 0x1b {
                     out.push(byte);
@@ -133,6 +145,21 @@ impl Wash {
                     _ => self.state,
                 };
             }
+            State::PassingC1 => match byte {
+                0x80..=0x9b | 0x9d..=0x9f => self.begin_behind_string(true, 0xc2, byte, out),
+                byte => {
+                    out.push(0xc2);
+                    match byte {
+                        0xc2 => return,
+                        0x1b => self.state = State::PassingEscape,
+                        byte => {
+                            out.push(byte);
+                            let ends = matches!(byte, 0x07 | 0x18 | 0x1a | 0x9c);
+                            self.state = if ends { State::Text } else { State::Passing };
+                        }
+                    }
+                }
+            },
             // An ESC ends the string, whatever follows it begins something new.
             State::StringEscape | State::PassingEscape | State::DroppingEscape => {
                 let keep = match self.state {
@@ -143,17 +170,24 @@ impl Wash {
                     self.held.extend_from_slice(b"\x1b\\");
                     return self.decide(keep, State::Text, out);
                 }
-                self.decide(keep, State::Begin, out);
-                self.held.push(0x1b);
-                self.begin(byte, out);
+                self.begin_behind_string(keep, 0x1b, byte, out);
             }
         }
     }
 
+    /// A string that ends only because something begins. If that is dropped, what follows must not become
+    /// part of the string: it gets an end of its own.
+    fn begin_behind_string(&mut self, keep: bool, first: u8, byte: u8, out: &mut Vec<u8>) {
+        self.held.extend_from_slice(b"\x1b\\");
+        self.decide(keep, State::Begin, out);
+        self.held.push(first);
+        self.begin(byte, out);
+    }
+
     fn begin(&mut self, byte: u8, out: &mut Vec<u8>) {
         let c1 = self.held.first() == Some(&0xc2);
-        if byte == 0x1b {
-            return self.again(out);
+        if matches!(byte, 0x1b | 0xc2) {
+            return self.again(byte, out);
         }
         self.held.push(byte);
         match (c1, byte) {
@@ -165,10 +199,11 @@ impl Wash {
         }
     }
 
-    /// An ESC where none belongs: what came before it is over.
-    fn again(&mut self, out: &mut Vec<u8>) {
-        self.decide(true, State::Begin, out);
-        self.held.push(0x1b);
+    /// The beginning of another sequence: what came before it has no effect, and must have none on what
+    /// follows when this one is dropped.
+    fn again(&mut self, byte: u8, out: &mut Vec<u8>) {
+        self.decide(false, State::Begin, out);
+        self.held.push(byte);
     }
 
     fn hold(&mut self, byte: u8, out: &mut Vec<u8>) {
@@ -236,4 +271,82 @@ fn asks(held: &[u8]) -> bool {
     }
     let content = content.strip_suffix(b"\x07").unwrap_or(content);
     content.ends_with(b";?") || content.ends_with(b";?\xc2\x9c") || content.windows(3).any(|w| w == b";?;")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn washed(questions: bool, text: &[u8], size: usize) -> String {
+        let (mut wash, mut out) = (Wash::new(questions), Vec::new());
+        text.chunks(size).for_each(|part| wash.feed(part, &mut out));
+        // What is not decided at the end is not shown.
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn clipboards_never_and_questions_on_demand() {
+        const LONG: &str = "QUJD";
+        let clipboard = format!("a\x1b]52;c;{}\x07b", LONG.repeat(1000));
+        let table = [
+            (clipboard.as_str(), "ab", "ab"),
+            ("a\x1b]52;c;?\x1b\\b", "ab", "ab"),
+            ("a\x1b]052;c;QQ==\u{9c}b", "ab", "ab"),
+            ("a\u{9d}52;c;QQ==\u{9c}b", "ab", "ab"),
+            ("a\x1b]52;c;QQ==\x1b[31mb", "a\x1b[31mb", "a\x1b[31mb"),
+            ("a\x1b]52\x07b", "ab", "ab"),
+            ("a\x1b]520;x\x07b", "a\x1b]520;x\x07b", "a\x1b]520;x\x07b"),
+            ("\x1b[c\x1b[>c\x1b[=c\x1b[6n\x1b[?6n\x1b[>0q\x1b[?2026$p\x1b[?u\x1b[18t\x05\x1bZx", "x", "all"),
+            ("\x1b]11;?\x07\x1b]10;?\x1b\\\x1b]4;1;?;2;?\x07\x1bP$qm\x1b\\\x1bP+q544e\x1b\\x", "x", "all"),
+            ("\x1b]11;#fff\x07\x1b]0;why?\x07\x1b[2 q\x1b[>1u\x1b[22;0t\x1b[1;5p\x1b[>4;2m", "all", "all"),
+            ("\x1b[?1049h\x1b[31;1mé界\x1b[0m\x1b(0q\x1b(B\x1b7\x1b8\u{9b}2J", "all", "all"),
+            ("\x1b]8;;http://x/?a;b\x07link\x1b]8;;\x07", "all", "all"),
+            ("\x1b_Gf=100;AAAA\x1b\\x", "all", "all"),
+            (
+                "a\x1b\x1b[31mb\x1b[3\x1b[1mc\x1b[3\x18d",
+                "a\x1b[31mb\x1b[1mc\x1b[3\x18d",
+                "a\x1b[31mb\x1b[1mc\x1b[3\x18d",
+            ),
+            // What is left must not become what was taken out.
+            (
+                "\x1b]\x1b]52;c;QQ==\x0752;c;QQ==\x07x",
+                "\x1b]\x1b\\52;c;QQ==\x07x",
+                "\x1b]\x1b\\52;c;QQ==\x07x",
+            ),
+            ("\x1b[\x1b[c1mx", "1mx", "\x1b[c1mx"),
+            ("\x1b\u{9d}52;c;QQ==\x07x", "x", "x"),
+            ("\x1b]0;t\u{9d}52;c;QQ==\x07x", "\x1b]0;t\x1b\\x", "\x1b]0;t\x1b\\x"),
+            ("\x1b[3\n1mx", "\n\x1b[31mx", "\n\x1b[31mx"),
+        ];
+        for (text, without, with) in table {
+            for size in [1, 2, 3, 7, 10_000] {
+                let all = |want: &str| if want == "all" { text.to_owned() } else { want.to_owned() };
+                assert_eq!(washed(false, text.as_bytes(), size), all(without), "{text:?} by {size}");
+                assert_eq!(washed(true, text.as_bytes(), size), all(with), "{text:?} by {size}, asked");
+            }
+        }
+        let hidden = format!("\x1b]0;{}\u{9d}52;c;QQ==\x07x", "t".repeat(1000));
+        assert!(washed(false, hidden.as_bytes(), 100).ends_with("t\x1b\\x"));
+        let title = format!("\x1b]0;{}é\u{a7}\x07x", "t".repeat(10_000));
+        assert_eq!(washed(false, title.as_bytes(), 100), title, "what is long is let through");
+    }
+
+    proptest! {
+        #[test]
+        fn portions_do_not_matter_and_no_clipboard_comes_through(
+            parts in prop::collection::vec(prop_oneof![
+                Just(b"\x1b]52;".to_vec()), Just(b"\x1b".to_vec()), Just(b"\x07".to_vec()), Just(b"\x1b\\".to_vec()),
+                Just(b"\x1bP".to_vec()), Just(b"\x1b[".to_vec()), Just(b"\x1b]".to_vec()), Just(b"52;".to_vec()),
+                Just(b"\xc2\x9d".to_vec()), Just(b"\x18".to_vec()), prop::collection::vec(any::<u8>(), 0..4),
+            ], 0..40),
+            size in 1usize..5,
+        ) {
+            let bytes = parts.concat();
+            let whole = washed(false, &bytes, bytes.len().max(1));
+            prop_assert_eq!(&washed(false, &bytes, size), &whole);
+            prop_assert!(!whole.contains("\x1b]52;") && !whole.contains("\u{9d}52;"), "{:?}", whole);
+        }
+    }
 }
