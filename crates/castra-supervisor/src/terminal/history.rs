@@ -53,6 +53,8 @@ impl History {
             Some((last, most)) if row.is_wrapped() && last.width() == 1 && last.char() == ' ' => {
                 (Some(*last.pen()), most)
             }
+            // The blanks behind the text of a line that ends are most of it.
+            _ if !row.is_wrapped() => (None, trimmed(cells)),
             _ => (None, cells),
         };
         for cell in most.iter().filter(|cell| cell.width() > 0) {
@@ -94,6 +96,11 @@ impl History {
             open.text
         })
     }
+}
+
+fn trimmed(cells: &[avt::Cell]) -> &[avt::Cell] {
+    let seen = |cell: &avt::Cell| cell.char() != ' ' || cell.width() != 1 || paint::is_visible(cell.pen());
+    &cells[..cells.iter().rposition(seen).map_or(0, |last| last + 1)]
 }
 
 impl Open {

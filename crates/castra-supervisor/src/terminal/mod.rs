@@ -311,8 +311,9 @@ impl Terminal {
             Function::Rm(modes) => self.insert &= !modes.as_slice().contains(&avt::parser::AnsiMode::Insert),
             _ => (),
         }
+        let leaves = matches!(&function, Function::Decrst(_) | Function::Ris);
         self.execute(Operation::Function(function));
-        if !self.is_alternate() {
+        if leaves && !self.is_alternate() {
             self.modes.left_alternate();
         }
     }
