@@ -60,7 +60,7 @@ impl Feed {
     }
 
     /// What to send when the viewer can take something; `None` while there is nothing or it asked to wait.
-    pub fn next(&mut self) -> Option<Piece> {
+    pub fn take(&mut self) -> Option<Piece> {
         if self.paused {
             return None;
         }
@@ -101,31 +101,31 @@ mod tests {
     fn a_screen_first_then_live_bytes_in_order() {
         let mut feed = Feed::new(100);
         feed.push(&live("before"));
-        assert_eq!((feed.next(), feed.next()), (Some(Piece::Screen), None));
+        assert_eq!((feed.take(), feed.take()), (Some(Piece::Screen), None));
         feed.push(&live("one"));
         feed.push(&live("two"));
         assert_eq!(feed.waiting(), 6);
         feed.pause(true);
-        assert_eq!(feed.next(), None);
+        assert_eq!(feed.take(), None);
         feed.pause(false);
-        let got = [feed.next(), feed.next(), feed.next()];
+        let got = [feed.take(), feed.take(), feed.take()];
         assert_eq!(got, [Some(Piece::Live(live("one"))), Some(Piece::Live(live("two"))), None]);
         feed.push(&live("wrapped for the old size"));
         feed.resized();
-        assert_eq!((feed.next(), feed.next()), (Some(Piece::Screen), None));
+        assert_eq!((feed.take(), feed.take()), (Some(Piece::Screen), None));
     }
 
     #[test]
     fn who_stalls_costs_a_budget_and_gets_one_screen() {
         let mut feed = Feed::new(10);
-        assert_eq!(feed.next(), Some(Piece::Screen));
+        assert_eq!(feed.take(), Some(Piece::Screen));
         for _ in 0..1000 {
             feed.push(&live("four"));
             assert!(feed.waiting() <= 10);
         }
-        assert_eq!((feed.next(), feed.next(), feed.skips()), (Some(Piece::Screen), None, 1));
+        assert_eq!((feed.take(), feed.take(), feed.skips()), (Some(Piece::Screen), None, 1));
         feed.push(&live("more than the budget"));
-        assert_eq!((feed.next(), feed.skips()), (Some(Piece::Screen), 2));
+        assert_eq!((feed.take(), feed.skips()), (Some(Piece::Screen), 2));
     }
 
     /// The whole of it: viewers of any pace end with the same screen.
@@ -140,7 +140,7 @@ mod tests {
             let (mut feed, mut wash) = (Feed::new(200), Wash::new(false));
             let mut take = |feed: &mut Feed, model: &Terminal, viewer: &mut Terminal| {
                 let mut out = Vec::new();
-                match feed.next() {
+                match feed.take() {
                     None => return false,
                     Some(Piece::Live(bytes)) => wash.feed(&bytes, &mut out),
                     Some(Piece::Screen) => {

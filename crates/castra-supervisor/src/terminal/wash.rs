@@ -150,7 +150,7 @@ impl Wash {
                 byte => {
                     out.push(0xc2);
                     match byte {
-                        0xc2 => return,
+                        0xc2 => (),
                         0x1b => self.state = State::PassingEscape,
                         byte => {
                             out.push(byte);
