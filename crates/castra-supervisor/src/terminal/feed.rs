@@ -165,7 +165,7 @@ mod tests {
                     model.feed(&part);
                     feed.push(&part);
                 }
-                if n as usize % pace == 0 {
+                if (n as usize).is_multiple_of(pace) {
                     take(&mut feed, &model, &mut viewer);
                 }
             }

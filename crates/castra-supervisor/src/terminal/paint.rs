@@ -11,7 +11,8 @@ impl Terminal {
     /// clipboard. Send it to viewers through their [`super::Wash`].
     ///
     /// Equal but for blanks in front of wide characters in lines that scrolled out under another width: there
-    /// a blank that was written and a column that was too narrow look alike.
+    /// a blank that was written and a column that was too narrow look alike. A line of over 64 kB is cut where
+    /// the width has it.
     pub fn serialise(&self) -> Vec<u8> {
         let mut out = String::from("\x1bc");
         self.modes.paint_primary(&mut out);
