@@ -47,6 +47,7 @@ fn commands() -> Vec<(&'static str, Command<'static>)> {
         ("signal-tree.frame", Command::Signal { target: SignalTarget::Tree, signo: 9 }),
         ("resize.frame", Command::Resize { rows: 24, cols: 80 }),
         ("status.frame", Command::Status),
+        ("prune.frame", Command::Prune { before: 41 }),
     ]
 }
 
@@ -244,13 +245,74 @@ fn specs_and_files_are_frozen() {
     assert_eq!(spec.check(), Ok(()));
 }
 
+fn rule() -> TailRule {
+    TailRule {
+        dir: "/h/.claude".into(),
+        path: "projects/-w".into(),
+        suffix: ".jsonl".into(),
+        depth: 2,
+        which: Which::All,
+        how: How::Append,
+        known: Default::default(),
+        skip_existing: false,
+    }
+}
+
+#[test]
+fn what_terminals_added_is_frozen_too() {
+    let text = std::fs::read(dir("fixtures/shim-v1/spec.json")).unwrap();
+    let mut spec: StartSpec = serde_json::from_slice(&text).unwrap();
+    spec.pty = Some(Pty { rows: 50, cols: 200 });
+    spec.files = vec![
+        TailRule { known: [("s1.jsonl".to_owned(), 42)].into(), skip_existing: true, ..rule() },
+        TailRule { which: Which::Named(vec!["s1-is-the-id".into()]), ..rule() },
+        TailRule {
+            path: "sessions".into(),
+            suffix: ".json".into(),
+            depth: 0,
+            which: Which::Pid,
+            how: How::Snapshot,
+            ..rule()
+        },
+    ];
+    assert_eq!(spec.check(), Ok(()));
+    let bytes = serde_json::to_vec(&spec).unwrap();
+    committed("spec-terminal.json", &bytes);
+    assert_eq!(serde_json::from_slice::<StartSpec>(&bytes).unwrap(), spec);
+    // A rule needs no more than this.
+    let least: TailRule = serde_json::from_str(r#"{"dir":"/d","suffix":".jsonl"}"#).unwrap();
+    assert_eq!(least, TailRule { dir: "/d".into(), path: String::new(), depth: 0, ..rule() });
+
+    let notes = [
+        Note::File {
+            stream: 3,
+            file: 17,
+            rule: 1,
+            path: "s1/subagents/agent-1.jsonl".into(),
+            at: 42,
+            offset: 7,
+        },
+        Note::FileCut { rule: 1, path: "s1.jsonl".into(), at: 1 << 30 },
+    ];
+    let mut lines = Vec::new();
+    for note in &notes {
+        lines.extend_from_slice(&note.encode());
+        lines.push(b'\n');
+    }
+    committed("notes-terminal.jsonl", &lines);
+    let read: Vec<Note> =
+        lines.split(|&b| b == b'\n').filter(|l| !l.is_empty()).map(|l| Note::decode(l).unwrap()).collect();
+    assert_eq!(read, notes);
+}
+
 #[test]
 fn what_a_spec_may_not_say() {
     let text = std::fs::read(dir("fixtures/shim-v1/spec.json")).unwrap();
     let good: StartSpec = serde_json::from_slice(&text).unwrap();
     let bad = |field: &str| SpecError::BadString { field: field.into() };
+    let bad_tail = |rule: u64, field: &str| SpecError::BadTail { rule, field: field.into() };
     type Edit = fn(&mut StartSpec);
-    let table: [(Edit, SpecError); 9] = [
+    let table: [(Edit, SpecError); 14] = [
         (|s| s.argv.clear(), SpecError::NoArgv),
         (|s| s.argv[0].clear(), SpecError::NoArgv),
         (|s| s.cwd = "w".into(), SpecError::RelativeCwd),
@@ -258,8 +320,13 @@ fn what_a_spec_may_not_say() {
         (|s| drop(s.env.insert("A=B".into(), String::new())), bad("env")),
         (|s| drop(s.env.insert(String::new(), String::new())), bad("env")),
         (|s| s.segment_bytes = Some(1), SpecError::SegmentTooSmall),
-        (|s| s.pty = Some(Pty { rows: 1, cols: 1 }), SpecError::PtyUnsupported),
-        (|s| s.files.push(TailRule { dir: "/".into(), suffix: String::new() }), SpecError::FilesUnsupported),
+        (|s| s.pty = Some(Pty { rows: 0, cols: 80 }), SpecError::PtySize),
+        (|s| s.pty = Some(Pty { rows: 24, cols: 0 }), SpecError::PtySize),
+        (|s| s.files.push(TailRule { dir: "h".into(), ..rule() }), bad_tail(0, "dir")),
+        (|s| s.files.push(TailRule { path: "a/../b".into(), ..rule() }), bad_tail(0, "path")),
+        (|s| s.files.push(TailRule { suffix: "/x".into(), ..rule() }), bad_tail(0, "suffix")),
+        (|s| s.files.extend([rule(), TailRule { depth: 7, ..rule() }]), bad_tail(1, "depth")),
+        (|s| s.files = vec![rule(); 9], bad_tail(8, "files")),
     ];
     for (index, (edit, want)) in table.into_iter().enumerate() {
         let mut spec = good.clone();

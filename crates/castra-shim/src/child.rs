@@ -1,7 +1,7 @@
-//! claude as a child: socketpairs for stdin and stdout, a pidfd, and who claude is behind a wrapper.
+//! claude as a child: its ends (socketpairs or a terminal), a pidfd, and who claude is behind a wrapper.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,10 +11,11 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::sockopt::{
     set_socket_send_buffer_size, set_socket_send_buffer_size_force, socket_send_buffer_size,
 };
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::pty::Pty;
 use crate::{RUN_VARIABLE, procs, sys};
 
 /// Asked of the kernel for the stdout socket, bytes: what claude can leave behind at exit. Without
@@ -33,11 +34,43 @@ pub(crate) struct Child {
     pub(crate) wrapped: bool,
     /// Readable when the direct child has ended, whoever still holds its stdout.
     pub(crate) pidfd: OwnedFd,
-    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) ends: Ends,
+}
+
+/// Where claude's input goes and its output comes from. A terminal has neither `out` nor `err`.
+pub(crate) struct Ends {
+    /// `None` once claude takes no more.
+    pub(crate) stdin: Option<Sink>,
     pub(crate) out: Option<OwnedFd>,
     pub(crate) err: Option<OwnedFd>,
-    /// Granted for stdout, bytes as the kernel counts them.
+    pub(crate) pty: Option<Pty>,
+    /// Granted for stdout, bytes as the kernel counts them; 0 for a terminal.
     pub(crate) snd_buf: u32,
+}
+
+/// This side's end of claude's stdin.
+pub(crate) enum Sink {
+    Socket(OwnedFd),
+    /// A second descriptor of the terminal's master.
+    Terminal(OwnedFd),
+}
+
+impl Sink {
+    /// Writes what fits now; never waits and raises no SIGPIPE (a terminal cannot).
+    pub(crate) fn write(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        match self {
+            Sink::Socket(fd) => rustix::net::send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT),
+            Sink::Terminal(fd) => rustix::io::write(fd, bytes),
+        }
+    }
+}
+
+impl AsFd for Sink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Sink::Socket(fd) | Sink::Terminal(fd) => fd.as_fd(),
+        }
+    }
 }
 
 /// Starts the child; the error is what `exec` or the set-up before it said.
@@ -47,22 +80,14 @@ pub(crate) fn spawn(spec: &StartSpec) -> io::Result<Child> {
         let text = format!("{} is not a directory", spec.cwd);
         return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
     }
-    // Sockets, because a tool can open `/proc/<claude>/fd/0` of a pipe and answer its own permission
-    // request; opening a socket fails with ENXIO (design §3). Nothing acts on stderr: a pipe will do.
-    let (stdin, theirs_in) = pair()?;
-    let (out, theirs_out) = pair()?;
-    let (err, theirs_err) = pipe_with(PipeFlags::CLOEXEC)?;
-    let snd_buf = grow(&theirs_out);
-    grow(&stdin);
-    for fd in [&stdin, &out, &err] {
-        fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
-    }
-
     let mut command = Command::new(&spec.argv[0]);
     command.args(&spec.argv[1..]).env_clear().envs(&spec.env).env(RUN_VARIABLE, spec.run_id.to_string());
-    command.current_dir(&spec.cwd).stdin(Stdio::from(theirs_in)).stdout(Stdio::from(theirs_out));
-    command.stderr(Stdio::from(theirs_err));
-    sys::as_run(&mut command);
+    command.current_dir(&spec.cwd);
+    let ends = match spec.pty {
+        Some(size) => on_terminal(&mut command, size)?,
+        None => on_sockets(&mut command)?,
+    };
+    sys::as_run(&mut command, ends.pty.is_some());
     let pid = command.spawn()?.id() as i32;
     // Its own ends are in `command` until here; without them end of file can be seen.
     drop(command);
@@ -71,8 +96,31 @@ pub(crate) fn spawn(spec: &StartSpec) -> io::Result<Child> {
     let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
     let direct = procs::identify(pid).ok_or(io::ErrorKind::NotFound)?;
     let claude = if spec.wrapped { behind(direct, &spec.argv[0]) } else { direct };
-    let (stdin, out, err) = (Some(stdin), Some(out), Some(err));
-    Ok(Child { direct, claude, wrapped: spec.wrapped, pidfd, stdin, out, err, snd_buf })
+    Ok(Child { direct, claude, wrapped: spec.wrapped, pidfd, ends })
+}
+
+/// Sockets, because a tool can open `/proc/<claude>/fd/0` of a pipe and answer its own permission
+/// request; opening a socket fails with ENXIO (design §3). Nothing acts on stderr: a pipe will do.
+fn on_sockets(command: &mut Command) -> io::Result<Ends> {
+    let (stdin, theirs_in) = pair()?;
+    let (out, theirs_out) = pair()?;
+    let (err, theirs_err) = pipe_with(PipeFlags::CLOEXEC)?;
+    let snd_buf = grow(&theirs_out);
+    grow(&stdin);
+    for fd in [&stdin, &out, &err] {
+        fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+    }
+    command.stdin(Stdio::from(theirs_in)).stdout(Stdio::from(theirs_out)).stderr(Stdio::from(theirs_err));
+    Ok(Ends { stdin: Some(Sink::Socket(stdin)), out: Some(out), err: Some(err), pty: None, snd_buf })
+}
+
+fn on_terminal(command: &mut Command, size: castra_proto::shim::Pty) -> io::Result<Ends> {
+    let pty = Pty::open(size)?;
+    let stdin = Some(Sink::Terminal(pty.master.try_clone()?));
+    for give in [Command::stdin, Command::stdout, Command::stderr] {
+        give(command, Stdio::from(pty.slave.try_clone()?));
+    }
+    Ok(Ends { stdin, out: None, err: None, pty: Some(pty), snd_buf: 0 })
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

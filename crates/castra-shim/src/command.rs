@@ -4,8 +4,8 @@ use std::io::Read;
 use std::os::fd::AsFd;
 
 use castra_proto::shim::{
-    Answer, Command, ExitCause, FrameError, Hello, InputId, MAX_COMMAND, Note, Reason, Refused, SignalTarget,
-    Status, highest_common, split_frame,
+    Answer, Command, ExitCause, FrameError, Hello, InputId, MAX_COMMAND, Note, Pty, Reason, Refused,
+    SignalTarget, Status, Stream, highest_common, split_frame,
 };
 use rustix::net::sockopt::socket_peercred;
 
@@ -64,8 +64,9 @@ impl Shim {
             Command::Ack { seq } => self.acked = self.acked.max(seq.min(self.log.last())),
             Command::Write { input_id, part, last, bytes } => self.write(index, input_id, part, last, bytes),
             Command::Signal { target, signo } => self.signal(index, target, signo),
-            // No terminals in v1.
-            Command::Resize { .. } => self.conns[index].refuse(Reason::Unsupported),
+            Command::Resize { rows, cols } => self.resize(index, Pty { rows, cols }),
+            // Terminals' bytes are not pruned yet; who asks may go on without.
+            Command::Prune { .. } => (),
             Command::Status => {
                 let status = self.status();
                 self.conns[index].answer(&Answer::Status(status));
@@ -152,6 +153,31 @@ impl Shim {
     fn refuse_input(&mut self, index: usize, id: InputId, reason: Reason) {
         let refused = Refused { reason, input_id: Some(id) };
         self.conns[index].answer(&Answer::Refused(refused));
+    }
+
+    /// The note stands between what was drawn for the old size and what may be drawn for the new one. The
+    /// same size is not said again: the kernel would signal nobody.
+    fn resize(&mut self, index: usize, size: Pty) {
+        if !matches!(self.life, Life::Running) {
+            return self.conns[index].refuse(Reason::Exited);
+        }
+        if self.full.is_some() {
+            return self.conns[index].refuse(Reason::Full);
+        }
+        self.read_some(Stream::Pty);
+        let Some(pty) = &self.child.ends.pty else { return self.conns[index].refuse(Reason::Unsupported) };
+        if size.rows == 0 || size.cols == 0 {
+            return self.conns[index].refuse(Reason::Unsupported);
+        }
+        if pty.size == size {
+            return;
+        }
+        self.note(Note::Resized { rows: size.rows, cols: size.cols });
+        if let Some(pty) = &mut self.child.ends.pty
+            && pty.resize(size).is_err()
+        {
+            self.conns[index].refuse(Reason::Unsupported);
+        }
     }
 
     fn signal(&mut self, index: usize, target: SignalTarget, signo: i32) {

@@ -6,6 +6,7 @@ use castra_proto::shim::{ExitCause, Note, StatusExit, Stream, TreeProof};
 
 use crate::procs::{self, Ended};
 use crate::run::{Life, Shim};
+use crate::tail::Tail;
 
 /// How long a tree may take to die of SIGKILL before the note says `unproven`.
 const KILL_DEADLINE: Duration = Duration::from_secs(2);
@@ -96,7 +97,7 @@ impl Shim {
                         let exit = if self.child.wrapped { behind_wrapper(exit) } else { exit };
                         self.life = Life::Ending(exit);
                         self.input.close();
-                        self.child.stdin = None;
+                        self.child.ends.stdin = None;
                         // What claude has left running ends with it.
                         self.start_kill(ExitCause::Own);
                     }
@@ -160,6 +161,16 @@ impl Shim {
         for stream in [Stream::Out, Stream::Err] {
             while self.full.is_none() && self.read_stream(stream) {}
         }
+        // A read of a terminal first fetches what its slaves have written: empty is the end, also when
+        // somebody outside the tree holds a slave open.
+        while self.full.is_none() && self.read_terminal() {}
+        if let Some(tail) = &mut self.tail {
+            // Nobody is left to write: what inotify did not tell yet is there now.
+            tail.look_again();
+        }
+        while self.full.is_none() && self.tail.as_ref().is_some_and(Tail::is_behind) {
+            self.pump_files();
+        }
         if self.full.is_some() {
             return;
         }
@@ -167,8 +178,10 @@ impl Shim {
         self.note(Note::Exit { code: exit.code, signal: exit.signal, tail_lost, tree, cause: self.cause });
         // A note that found no room waits; until it is written the run has not ended.
         if self.full.is_none() {
-            self.child.out = None;
-            self.child.err = None;
+            self.child.ends.out = None;
+            self.child.ends.err = None;
+            self.child.ends.pty = None;
+            self.tail = None;
             self.life = Life::Exited(exit);
         }
     }

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 
 use castra_proto::shim::{InputId, MAX_RECORD, Note, RECORD_HEADER, Reason, Stream};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
-use rustix::net::SendFlags;
 
+use crate::child::Sink;
 use crate::log::Log;
 
 /// The longest single input, bytes: the CLI's own limit for a line is far below.
@@ -89,11 +89,11 @@ impl Input {
     }
 
     /// Writes what claude takes now. `Ok(true)`: claude closed its stdin.
-    pub(crate) fn feed(&mut self, log: &mut Log, stdin: &OwnedFd, scratch: &mut Vec<u8>) -> io::Result<bool> {
+    pub(crate) fn feed(&mut self, log: &mut Log, stdin: &Sink, scratch: &mut Vec<u8>) -> io::Result<bool> {
         while let Some(piece) = self.pieces.front_mut() {
             scratch.resize(piece.len as usize, 0);
             log.read_exact(piece.segment, piece.at, scratch)?;
-            match rustix::net::send(stdin, scratch, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match stdin.write(scratch) {
                 Ok(sent) => {
                     self.pending -= sent as u64;
                     piece.at += sent as u64;

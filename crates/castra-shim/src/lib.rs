@@ -14,10 +14,12 @@ mod log;
 mod peer;
 mod poll;
 mod procs;
+mod pty;
 pub mod relay;
 mod run;
 mod start;
 mod sys;
+mod tail;
 
 pub use start::run_main;
 

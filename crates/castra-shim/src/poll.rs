@@ -8,7 +8,9 @@ use castra_proto::shim::{ExitCause, MAX_RECORD, Note, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with};
 
+use crate::pty::Drained;
 use crate::run::{Life, Shim};
+use crate::tail::Tail;
 
 /// Reads of one stream per turn, so that a flood does not starve the others.
 const READS: usize = 8;
@@ -25,6 +27,8 @@ enum Who {
     Stdin,
     Out,
     Err,
+    Pty,
+    Files,
     Conn(usize),
 }
 
@@ -35,6 +39,7 @@ impl Shim {
             let now = Instant::now();
             self.full_tick(now);
             self.tick(now);
+            self.pump_files();
             self.feed();
             self.send_all();
             if matches!(self.life, Life::Exited(_)) && (self.acked >= self.log.last() || self.removed) {
@@ -53,6 +58,9 @@ impl Shim {
         let end = self.log.end();
         let more =
             self.conns.iter().any(|c| !c.blocked && !c.closing && c.follow.is_some_and(|pos| pos != end));
+        let files = self.tail.as_ref().filter(|_| self.reads_files());
+        let at = files.and_then(Tail::deadline).map_or(at, |look| at.min(look));
+        let more = more || files.is_some_and(Tail::is_behind);
         if more { Duration::ZERO } else { at.saturating_duration_since(Instant::now()) }
     }
 
@@ -74,15 +82,21 @@ impl Shim {
         }
         if matches!(self.life, Life::Running) {
             add(Who::Child, self.child.pidfd.as_fd(), PollFlags::IN);
-            if let Some(stdin) = self.child.stdin.as_ref().filter(|_| self.input.pending() > 0) {
+            if let Some(stdin) = self.child.ends.stdin.as_ref().filter(|_| self.input.pending() > 0) {
                 add(Who::Stdin, stdin.as_fd(), PollFlags::OUT);
             }
         }
         if self.full.is_none() {
-            for (who, fd) in [(Who::Out, &self.child.out), (Who::Err, &self.child.err)] {
+            for (who, fd) in [(Who::Out, &self.child.ends.out), (Who::Err, &self.child.ends.err)] {
                 if let Some(fd) = fd {
                     add(who, fd.as_fd(), PollFlags::IN);
                 }
+            }
+            if let Some(fd) = self.tail.as_ref().filter(|_| self.reads_files()).and_then(Tail::fd) {
+                add(Who::Files, fd, PollFlags::IN);
+            }
+            if let Some(pty) = &self.child.ends.pty {
+                add(Who::Pty, pty.master.as_fd(), PollFlags::IN);
             }
         }
         for (index, conn) in self.conns.iter().enumerate() {
@@ -130,6 +144,12 @@ impl Shim {
             Who::Stdin => (),
             Who::Out => self.read_some(Stream::Out),
             Who::Err => self.read_some(Stream::Err),
+            Who::Pty => self.read_some(Stream::Pty),
+            Who::Files => {
+                if let Some(tail) = &mut self.tail {
+                    tail.changes();
+                }
+            }
             Who::Conn(index) => {
                 let conn = &mut self.conns[index];
                 if events.contains(PollFlags::OUT) {
@@ -145,17 +165,38 @@ impl Shim {
         }
     }
 
-    fn read_some(&mut self, stream: Stream) {
+    pub(crate) fn read_some(&mut self, stream: Stream) {
         for _ in 0..READS {
-            if self.full.is_some() || !self.read_stream(stream) {
+            let more = match stream {
+                Stream::Pty => self.read_terminal(),
+                _ => self.read_stream(stream),
+            };
+            if self.full.is_some() || !more {
                 return;
             }
         }
     }
 
+    /// One record of what the terminal has; whether there may be more.
+    pub(crate) fn read_terminal(&mut self) -> bool {
+        let Some(pty) = &self.child.ends.pty else { return false };
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.resize(MAX_RECORD, 0);
+        let drained = pty.drain(&mut buf);
+        let (Drained::More(len) | Drained::Empty(len) | Drained::Gone(len)) = drained;
+        if len > 0 {
+            self.append(Stream::Pty, &buf[..len]);
+        }
+        self.buf = buf;
+        if matches!(drained, Drained::Gone(_)) {
+            self.child.ends.pty = None;
+        }
+        matches!(drained, Drained::More(_))
+    }
+
     /// One read of at most a record; whether there may be more.
     pub(crate) fn read_stream(&mut self, stream: Stream) -> bool {
-        let slot = if stream == Stream::Out { &self.child.out } else { &self.child.err };
+        let slot = if stream == Stream::Out { &self.child.ends.out } else { &self.child.ends.err };
         let Some(fd) = slot else { return false };
         let mut buf = std::mem::take(&mut self.buf);
         buf.resize(MAX_RECORD, 0);
@@ -186,19 +227,38 @@ impl Shim {
 
     fn close_stream(&mut self, stream: Stream) {
         match stream {
-            Stream::Out => self.child.out = None,
-            _ => self.child.err = None,
+            Stream::Out => self.child.ends.out = None,
+            _ => self.child.ends.err = None,
+        }
+    }
+
+    /// After the `exit` note nothing follows.
+    fn reads_files(&self) -> bool {
+        self.full.is_none() && !matches!(self.life, Life::Exited(_))
+    }
+
+    /// Appends a turn's worth of what the tailed files have.
+    pub(crate) fn pump_files(&mut self) {
+        if !self.reads_files() {
+            return;
+        }
+        let Some(tail) = &mut self.tail else { return };
+        tail.tick(Instant::now());
+        if tail.is_behind()
+            && let Err(error) = tail.pump(&mut self.log)
+        {
+            self.enter_full(&error);
         }
     }
 
     /// Gives claude what it takes of its input.
     fn feed(&mut self) {
-        let Some(stdin) = self.child.stdin.as_ref().filter(|_| self.input.pending() > 0) else { return };
+        let Some(stdin) = self.child.ends.stdin.as_ref().filter(|_| self.input.pending() > 0) else { return };
         match self.input.feed(&mut self.log, stdin, &mut self.scratch) {
             Ok(false) => (),
             Ok(true) | Err(_) => {
                 let unsent = self.input.close();
-                self.child.stdin = None;
+                self.child.ends.stdin = None;
                 self.note(Note::StdinClosed { unsent });
             }
         }

@@ -51,6 +51,13 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// The numbers of a process in all pid namespaces it is in, the outermost first.
+pub(crate) fn numbers(pid: i32) -> Vec<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    line.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
 /// The identity of a living process.
 pub(crate) fn identify(pid: i32) -> Option<ProcessId> {
     stat(pid).map(|s| s.id)

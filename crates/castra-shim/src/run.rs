@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use castra_proto::shim::{
-    DEFAULT_SEGMENT_BYTES, ExitCause, Meta, Note, ProcessId, Ready, StartError, StartSpec, StatusExit,
+    DEFAULT_SEGMENT_BYTES, ExitCause, Meta, Note, ProcessId, Pty, Ready, StartError, StartSpec, StatusExit,
 };
 use rustix::fs::{AtFlags, Mode, chmodat, unlinkat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -19,6 +19,7 @@ use crate::input::Input;
 use crate::log::{Log, LogId, Syncer};
 use crate::relay::put_file;
 use crate::start::{answer, io_error, null};
+use crate::tail::Tail;
 use crate::{BUILD, procs, sys};
 
 /// The socket in the run directory.
@@ -54,6 +55,8 @@ pub(crate) struct Shim {
     pub(crate) acked: u64,
     pub(crate) full: Option<Full>,
     pub(crate) life: Life,
+    /// Files that are tailed into the log.
+    pub(crate) tail: Option<Tail>,
     pub(crate) kill: Option<Kill>,
     pub(crate) cause: ExitCause,
     /// stdout's last byte so far is no newline.
@@ -109,11 +112,16 @@ fn set_up(dir: &OwnedFd, spec: &StartSpec) -> Result<Shim, StartError> {
     // Once before claude exists, so that a daemon which comes at any moment finds whom to ask.
     write_meta(dir, &meta, false)?;
 
+    // What is there before claude must be told from what claude writes.
+    let mut tail = Tail::open(&spec.files).map_err(|e| io_error("tailed directory", e))?;
     let child = match spawn(spec) {
         Ok(child) => child,
         Err(error) => return Err(not_spawned(dir, &mut log, &error)),
     };
     meta.claude = Some(child.claude);
+    if let Some(tail) = &mut tail {
+        tail.claude_is(procs::numbers(child.claude.pid));
+    }
     let started = Note::Started {
         claude: child.claude,
         shim: own,
@@ -121,11 +129,18 @@ fn set_up(dir: &OwnedFd, spec: &StartSpec) -> Result<Shim, StartError> {
         boot_id,
         wall_ns: id.wall_ns,
         boot_ns: id.boot_ns,
-        snd_buf: child.snd_buf,
+        snd_buf: child.ends.snd_buf,
         epoch: spec.epoch,
     };
-    let recorded =
-        log.note(&started).map_err(|e| io_error("log", e)).and_then(|()| write_meta(dir, &meta, true));
+    let recorded = log
+        .note(&started)
+        .and_then(|()| match spec.pty {
+            // A replay needs the size before the first byte.
+            Some(Pty { rows, cols }) => log.note(&Note::Resized { rows, cols }),
+            None => Ok(()),
+        })
+        .map_err(|e| io_error("log", e))
+        .and_then(|()| write_meta(dir, &meta, true));
     if let Err(error) = recorded {
         while procs::kill_below(own.pid) {
             while let procs::Ended::Child(..) = procs::reap() {}
@@ -151,6 +166,7 @@ fn set_up(dir: &OwnedFd, spec: &StartSpec) -> Result<Shim, StartError> {
         acked: 0,
         full: None,
         life: Life::Running,
+        tail,
         kill: None,
         cause: ExitCause::Own,
         torn: false,

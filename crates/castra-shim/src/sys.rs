@@ -58,14 +58,18 @@ pub(crate) fn fork() -> io::Result<Forked> {
 
 /// Makes the command's process a session of its own that dies with this one, with fresh signals.
 ///
-/// A session of its own, so that a `kill(0)` of the agent reaches neither shim nor guard.
-pub(crate) fn as_run(command: &mut Command) {
+/// A session of its own, so that a `kill(0)` of the agent reaches neither shim nor guard. With `terminal`
+/// its stdin becomes the session's controlling terminal.
+pub(crate) fn as_run(command: &mut Command, terminal: bool) {
     let parent = std::process::id() as libc::pid_t;
     // SAFETY: the closure calls only async-signal-safe functions and allocates nothing.
     unsafe {
         command.pre_exec(move || {
             fresh_signals();
             if libc::setsid() == -1 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            if terminal && libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) == -1 {
                 return Err(io::Error::last_os_error());
             }
             // The parent may have died before the prctl took hold.

@@ -1,10 +1,10 @@
-//! What only a test build does: other versions offered, syncs that fail. `--features failpoints`.
+//! What only a test build does: other versions offered, syncs that fail, no inotify. `--features failpoints`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![cfg(feature = "failpoints")]
 
 mod common;
 
-use castra_proto::shim::{Command as Say, Note, Reason, SignalTarget, Stream};
+use castra_proto::shim::{Command as Say, How, Note, Reason, SignalTarget, Stream, TailRule, Which};
 use common::{Client, DEADLINE, Got, Run, bytes_of, notes_of, sh, spec, until};
 
 #[test]
@@ -46,4 +46,29 @@ fn a_failed_sync_ends_the_segment_and_nothing_else() {
     let records = run.finish();
     assert_eq!(bytes_of(&records, Stream::Out), b"one\ntwo\n");
     assert_eq!(notes_of(&records).iter().filter(|n| **n == failed).count(), 1, "never retried");
+}
+
+#[test]
+fn without_inotify_files_are_looked_at() {
+    let home = tempfile::tempdir().unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let mut spec = sh("mkdir a; echo one > a/f.jsonl; read go; echo two >> a/f.jsonl; read go");
+    spec.cwd = home.path().to_string_lossy().into_owned();
+    spec.files = vec![TailRule {
+        dir: spec.cwd.clone(),
+        path: String::new(),
+        suffix: ".jsonl".into(),
+        depth: 1,
+        which: Which::All,
+        how: How::Append,
+        known: Default::default(),
+        skip_existing: false,
+    }];
+    let run = Run::start_in(temp.path(), spec, &[("CASTRA_TEST_SHIM_NO_INOTIFY", "1")]);
+    let mut client = run.join();
+    let first = client.follow_until(1, |r| r.stream == Stream::File(0));
+    client.write(uuid::Uuid::new_v4(), b"\n");
+    client.follow_until(first.last().unwrap().seq + 1, |r| r.stream == Stream::File(0));
+    client.say(Say::Signal { target: SignalTarget::Tree, signo: 0 });
+    assert_eq!(bytes_of(&run.finish(), Stream::File(0)), b"one\ntwo\n");
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use castra_proto::shim::{
     Command as Say, ExitCause, Note, Reason, SignalTarget, Stream, TreeProof, VERSIONS,
 };
-use common::{Client, DEADLINE, Got, Owned, Run, bytes_of, exit_of, notes_of, sh, spec, until};
+use common::{Client, DEADLINE, Got, Owned, Run, Tmpfs, bytes_of, exit_of, notes_of, sh, spec, until};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -143,28 +143,6 @@ fn a_claude_that_never_reads_is_bounded() {
     assert!(client.status().pending_input <= 128 << 20);
     client.say(END);
     run.finish();
-}
-
-/// A small file system of its own, so that it can be filled.
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    fn new(bytes: usize) -> Option<Tmpfs> {
-        let dir = tempfile::tempdir().unwrap();
-        let options = std::ffi::CString::new(format!("size={bytes},mode=0700")).unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options.to_str().unwrap(), "castra-test"])
-            .arg(dir.path())
-            .status()
-            .is_ok_and(|s| s.success());
-        mounted.then(|| Tmpfs(dir))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }
 
 #[test]

@@ -188,8 +188,8 @@ fn what_cannot_be_started_says_why() {
     bad.cwd = "/nowhere".into();
     assert!(matches!(start_raw(&dir("cwd"), &bad, &[]), Err(StartError::Spawn { .. })));
     let mut pty = spec(&["true"]);
-    pty.pty = Some(castra_proto::shim::Pty { rows: 24, cols: 80 });
-    let refused = castra_proto::shim::SpecError::PtyUnsupported;
+    pty.pty = Some(castra_proto::shim::Pty { rows: 24, cols: 0 });
+    let refused = castra_proto::shim::SpecError::PtySize;
     assert_eq!(start_raw(&dir("pty"), &pty, &[]), Err(StartError::Spec(refused)));
 }
 

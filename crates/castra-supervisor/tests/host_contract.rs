@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use castra_proto::shim::relay::{At, EntryKind, Exec, Proof, RelayError};
-use castra_proto::shim::{ExitCause, Note, Reason, SignalTarget, StartError, StartSpec, Stream, TreeProof};
+use castra_proto::shim::{
+    ExitCause, How, Note, Pty, Reason, SignalTarget, StartError, StartSpec, Stream, TailRule, TreeProof,
+    Which,
+};
 use castra_supervisor::host::{
     ConnError, Host, HostError, Join, Line, LocalHost, LogReader, PipeHost, Record, RunDir, ShimConn,
     ShimMsg, ShimReader, get, pack, put, shim_image, shim_image_id,
@@ -69,6 +72,7 @@ contract!(
     long_messages_and_floods_together,
     next_is_cancel_safe,
     signals_and_the_tree,
+    terminals_and_their_files,
     a_killed_shim_is_proved_empty,
     escapees_are_swept_when_both_are_killed,
     logs_are_read_without_a_shim,
@@ -390,6 +394,41 @@ async fn signals_and_the_tree(bench: Bench) {
         ShimMsg::Refused(refused) => assert_eq!(refused.reason, Reason::Unsupported),
         other => panic!("{other:?}"),
     }
+    writer.ack(u64::MAX).await.unwrap();
+}
+
+async fn terminals_and_their_files(bench: Bench) {
+    let temp = tempfile::tempdir().unwrap();
+    let mut spec = sh("stty size; echo 'a line' >> said.jsonl; read go; stty size; exit 4");
+    spec.cwd = temp.path().to_string_lossy().into_owned();
+    spec.pty = Some(Pty { rows: 50, cols: 200 });
+    spec.files = vec![TailRule {
+        dir: spec.cwd.clone(),
+        path: String::new(),
+        suffix: ".jsonl".into(),
+        depth: 0,
+        which: Which::All,
+        how: How::Append,
+        known: BTreeMap::new(),
+        skip_existing: false,
+    }];
+    let run = bench.start(&spec).await;
+    let (mut reader, mut writer) = bench.join(&run, &spec).await.split();
+    writer.follow(1).await.unwrap();
+    let first = follow(&mut reader, |r| r.stream == Stream::File(0)).await;
+    assert_eq!(bytes_of(&first, Stream::File(0)), b"a line\n");
+    writer.resize(24, 80).await.unwrap();
+    writer.write(Uuid::new_v4(), b"\n").await.unwrap();
+    let rest = follow(&mut reader, is_exit).await;
+    let records: Vec<Record> = first.into_iter().chain(rest).collect();
+    assert_eq!(bytes_of(&records, Stream::Pty), b"50 200\r\n\r\n24 80\r\n");
+    let notes: Vec<Note> = (records.iter())
+        .filter(|r| r.stream == Stream::Shim)
+        .map(|r| Note::decode(&r.bytes).unwrap())
+        .filter(|n| matches!(n, Note::Resized { .. } | Note::File { .. }))
+        .collect();
+    let file = Note::File { stream: 0, file: 0, rule: 0, path: "said.jsonl".into(), at: 0, offset: 0 };
+    assert_eq!(notes, [Note::Resized { rows: 50, cols: 200 }, file, Note::Resized { rows: 24, cols: 80 }]);
     writer.ack(u64::MAX).await.unwrap();
 }
 

@@ -114,6 +114,11 @@ pub enum Command<'a> {
         cols: u16,
     },
     Status,
+    /// `pty` records before `before` are in two checkpoints of the terminal: their bytes may go. Later
+    /// than v1's first build, which answers `unsupported`.
+    Prune {
+        before: u64,
+    },
 }
 
 /// What a shim says to a daemon.
@@ -201,6 +206,10 @@ struct AckBody {
     seq: u64,
 }
 #[derive(Serialize, Deserialize)]
+struct PruneBody {
+    before: u64,
+}
+#[derive(Serialize, Deserialize)]
 struct SignalBody {
     target: SignalTarget,
     signo: i32,
@@ -228,6 +237,7 @@ const WRITE: u8 = 4;
 const SIGNAL: u8 = 5;
 const RESIZE: u8 = 6;
 const STATUS: u8 = 7;
+const PRUNE: u8 = 8;
 const A_HELLO: u8 = 129;
 const A_RECORDS: u8 = 130;
 const A_WRITTEN: u8 = 131;
@@ -270,6 +280,7 @@ impl<'a> Command<'a> {
             }
             Command::Resize { rows, cols } => put_json(out, RESIZE, &ResizeBody { rows: *rows, cols: *cols }),
             Command::Status => put(out, STATUS, |_| ()),
+            Command::Prune { before } => put_json(out, PRUNE, &PruneBody { before: *before }),
         }
     }
 
@@ -296,6 +307,7 @@ impl<'a> Command<'a> {
             SIGNAL => json(frame).map(|SignalBody { target, signo }| Command::Signal { target, signo })?,
             RESIZE => json(frame).map(|ResizeBody { rows, cols }| Command::Resize { rows, cols })?,
             STATUS => Command::Status,
+            PRUNE => json(frame).map(|PruneBody { before }| Command::Prune { before })?,
             _ => return Err(FrameError::Unknown { kind }),
         })
     }

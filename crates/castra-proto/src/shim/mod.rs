@@ -19,8 +19,8 @@ pub use record::{
     SEGMENT_VERSION, SegmentHeader, Stream, encode_record, record_header, split_record,
 };
 pub use spec::{
-    DEFAULT_SEGMENT_BYTES, MAX_SPEC, MIN_SEGMENT_BYTES, Meta, Pty, Ready, Reaped, SpecError, StartError,
-    StartSpec, TailRule, segment_name, segment_number,
+    DEFAULT_SEGMENT_BYTES, How, MAX_DEPTH, MAX_RULES, MAX_SPEC, MIN_NAMED, MIN_SEGMENT_BYTES, Meta, Pty,
+    Ready, Reaped, SpecError, StartError, StartSpec, TailRule, Which, segment_name, segment_number,
 };
 
 /// Protocol versions this build speaks. v2 has the frames of v1: it exists so that skew is testable.

@@ -44,8 +44,27 @@ pub enum Note {
     Recovered { stopped: bool },
     /// fdatasync failed: that segment got no further record.
     SyncFailed { segment: u32, errno: i32 },
-    /// The terminal's new size.
+    /// The terminal's size from here on. The second record of a run with a terminal, and whenever it
+    /// changes: `pty` records before it were drawn for the old size, those after it may be for the new.
     Resized { rows: u16, cols: u16 },
+    /// From here on stream `16 + stream` carries a tailed file.
+    File {
+        stream: u8,
+        /// Names the file's content in this run: a file that was truncated or replaced gets a new one,
+        /// a file that comes back to a stream after others keeps its own.
+        file: u32,
+        /// Index of the rule in the start parameters.
+        rule: u8,
+        /// Below the rule's path.
+        path: String,
+        /// Where in the file the stream's next byte stands; 0 for snapshots.
+        at: u64,
+        /// Bytes of the stream so far: the offset of its next record.
+        offset: u64,
+    },
+    /// No more of this file is tailed: it, or the number of files, is over the shim's bound. A path that
+    /// is a directory is not searched for the same reason.
+    FileCut { rule: u8, path: String, at: u64 },
     /// The last record of a run.
     Exit {
         /// Exit code, when it exited.

@@ -40,10 +40,10 @@ pub struct StartSpec {
     /// Bytes after which a new segment is begun; [`DEFAULT_SEGMENT_BYTES`] without.
     #[serde(default)]
     pub segment_bytes: Option<u64>,
-    /// Reserved: a terminal instead of socketpairs. Refused by v1.
+    /// A terminal of this size instead of socketpairs.
     #[serde(default)]
     pub pty: Option<Pty>,
-    /// Reserved: files to be tailed into the log. Refused by v1 when not empty.
+    /// Files to be tailed into the log; at most [`MAX_RULES`].
     #[serde(default)]
     pub files: Vec<TailRule>,
 }
@@ -55,12 +55,64 @@ pub struct Pty {
     pub cols: u16,
 }
 
-/// A directory whose files with this suffix are tailed.
+/// Which files are tailed: those below `dir` whose names end in `suffix` and that `which` admits.
+///
+/// No link is followed below `dir`. What is there before claude starts is seen before claude starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TailRule {
+    /// Absolute, and there at the start; links on the way to it are the operator's own.
     pub dir: String,
+    /// `a/b` below `dir`, empty for `dir` itself; need not be there yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
     pub suffix: String,
+    /// Levels of directories below `path` that are searched too, at most [`MAX_DEPTH`].
+    #[serde(default)]
+    pub depth: u8,
+    #[serde(default)]
+    pub which: Which,
+    #[serde(default)]
+    pub how: How,
+    /// Bytes of files that are in an earlier log already, by path below `path`: the tail begins there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub known: BTreeMap<String, u64>,
+    /// Files that are there at the start and not `known` begin at their end, not at 0.
+    #[serde(default)]
+    pub skip_existing: bool,
 }
+
+/// Files of a [`TailRule`] by the first name below its path, without the suffix.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Which {
+    #[default]
+    All,
+    /// claude's pid, as this host or a pid namespace of the run numbers it.
+    Pid,
+    /// One of these, or one that stood between double quotes in a snapshot of this run. Shorter than
+    /// [`MIN_NAMED`] bytes does not count: it would occur by chance.
+    Named(Vec<String>),
+}
+
+/// How a [`TailRule`]'s files become records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// What is appended, as it comes.
+    #[default]
+    Append,
+    /// The whole file as one record whenever it changed; an empty record when it is gone. Files over
+    /// [`super::MAX_RECORD`] and empty ones are passed over.
+    Snapshot,
+}
+
+/// Rules of one run at most.
+pub const MAX_RULES: usize = 8;
+/// Levels below a rule's path at most.
+pub const MAX_DEPTH: u8 = 6;
+/// The shortest name that a snapshot can admit, bytes.
+pub const MIN_NAMED: usize = 8;
 
 /// Why a spec is refused before anything is started.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
@@ -78,6 +130,11 @@ pub enum SpecError {
     PtyUnsupported,
     #[error("tailed files are not supported by this shim")]
     FilesUnsupported,
+    #[error("a terminal has at least one row and one column")]
+    PtySize,
+    /// `rule` counts from 0.
+    #[error("tail rule {rule}: {field} is out of bounds")]
+    BadTail { rule: u64, field: String },
     #[error("the spec is not readable: {reason}")]
     Unreadable { reason: String },
 }
@@ -104,11 +161,37 @@ impl StartSpec {
         if self.segment_bytes.is_some_and(|n| n < MIN_SEGMENT_BYTES) {
             return Err(SpecError::SegmentTooSmall);
         }
-        if self.pty.is_some() {
-            return Err(SpecError::PtyUnsupported);
+        if self.pty.is_some_and(|pty| pty.rows == 0 || pty.cols == 0) {
+            return Err(SpecError::PtySize);
         }
-        if !self.files.is_empty() {
-            return Err(SpecError::FilesUnsupported);
+        for (rule, tail) in self.files.iter().enumerate() {
+            let bad = |field: &str| Err(SpecError::BadTail { rule: rule as u64, field: field.to_owned() });
+            if rule >= MAX_RULES {
+                return bad("files");
+            }
+            if let Err(field) = tail.check() {
+                return bad(field);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TailRule {
+    /// The field that is wrong.
+    fn check(&self) -> Result<(), &'static str> {
+        if !self.dir.starts_with('/') || self.dir.contains('\0') {
+            return Err("dir");
+        }
+        let bad = |part: &str| matches!(part, "" | "." | "..") || part.contains('\0');
+        if !self.path.is_empty() && self.path.split('/').any(bad) {
+            return Err("path");
+        }
+        if self.suffix.contains(['/', '\0']) {
+            return Err("suffix");
+        }
+        if self.depth > MAX_DEPTH {
+            return Err("depth");
         }
         Ok(())
     }

@@ -30,6 +30,9 @@ pub(crate) const LOG_DIR: &str = "log";
 /// An index entry per this many bytes: what a `follow` has to scan at most.
 const INDEX_EVERY: u64 = 256 << 10;
 
+/// Values of [`Stream::code`].
+const STREAMS: usize = 1 << 8;
+
 /// What every segment of a run says about it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LogId {
@@ -53,7 +56,7 @@ pub(crate) struct Mark {
     segments: usize,
     len: u64,
     next_seq: u64,
-    offsets: [u64; 6],
+    offsets: [u64; STREAMS],
 }
 
 pub(crate) struct Log {
@@ -64,7 +67,7 @@ pub(crate) struct Log {
     current: Arc<File>,
     next_seq: u64,
     /// Bytes per stream, by [`Stream::code`].
-    offsets: [u64; 6],
+    offsets: [u64; STREAMS],
     sync: Syncer,
     /// The segment a slow reader is in.
     reading: Option<(u32, File)>,
@@ -88,7 +91,7 @@ impl Log {
             segments: vec![first],
             current,
             next_seq: 1,
-            offsets: [0; 6],
+            offsets: [0; STREAMS],
             sync,
             reading: None,
             ended: false,
@@ -102,7 +105,7 @@ impl Log {
 
     /// Bytes so far of a stream.
     pub(crate) fn offset(&self, stream: Stream) -> u64 {
-        self.offsets[usize::from(stream.code()).min(5)]
+        self.offsets[usize::from(stream.code())]
     }
 
     fn number(&self) -> u32 {
@@ -144,7 +147,7 @@ impl Log {
             }
         }
         self.next_seq += 1;
-        self.offsets[usize::from(stream.code()).min(5)] += bytes.len() as u64;
+        self.offsets[usize::from(stream.code())] += bytes.len() as u64;
         self.sync.dirty(self.number(), &self.current, None);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use castra_proto::shim::relay::{RelayError, Reply, Request};
 
-mod beneath;
+pub(crate) mod beneath;
 mod exec;
 mod files;
 mod probe;

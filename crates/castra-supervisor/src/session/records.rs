@@ -70,7 +70,7 @@ impl Actor<'_> {
                 warn!(session = %self.id, segment, errno, "a segment could not be synced and was ended");
             }
             Note::MemoryLimit { bytes, limit } => self.limit_reached("memory_mb", &[bytes, limit]),
-            Note::Signal { .. } | Note::Resized { .. } => {}
+            Note::Signal { .. } | Note::Resized { .. } | Note::File { .. } | Note::FileCut { .. } => {}
         }
     }
 
