@@ -169,6 +169,7 @@ impl Shim {
         if self.full.is_none() {
             self.child.out = None;
             self.child.err = None;
+            self.last_word = self.log.last();
             self.life = Life::Exited(exit);
         }
     }
