@@ -182,6 +182,7 @@ impl Shim {
             self.child.ends.err = None;
             self.child.ends.pty = None;
             self.tail = None;
+            self.last_word = self.log.last();
             self.life = Life::Exited(exit);
         }
     }

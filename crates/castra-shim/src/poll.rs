@@ -42,7 +42,7 @@ impl Shim {
             self.pump_files();
             self.feed();
             self.send_all();
-            if matches!(self.life, Life::Exited(_)) && (self.acked >= self.log.last() || self.removed) {
+            if matches!(self.life, Life::Exited(_)) && (self.acked >= self.last_word || self.removed) {
                 return Ok(());
             }
             for (who, events) in self.wait()? {

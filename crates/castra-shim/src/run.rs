@@ -62,6 +62,9 @@ pub(crate) struct Shim {
     /// stdout's last byte so far is no newline.
     pub(crate) torn: bool,
     pub(crate) read_failed: bool,
+    /// The record of the `exit` note, once it is there. Whoever has that has all: what the disk says later (a sync
+    /// that failed) must not keep the shim.
+    pub(crate) last_word: u64,
     /// The run directory was removed: nobody can ask for the end of this run any more.
     pub(crate) removed: bool,
     pub(crate) timers: Timers,
@@ -171,6 +174,7 @@ fn set_up(dir: &OwnedFd, spec: &StartSpec) -> Result<Shim, StartError> {
         cause: ExitCause::Own,
         torn: false,
         read_failed: false,
+        last_word: 0,
         removed: false,
         timers: Timers::new(spec.memory_bytes),
         page: sys::page_size(),

@@ -138,7 +138,7 @@ fn orphans_that_end_leave_no_zombies() {
             .filter(|pid| matches!(common::stat(*pid), Some((b'Z', parent, _)) if parent == run.shim()))
             .count()
     };
-    until("they are collected", DEADLINE, || (zombies() == 0).then_some(()));
+    until("they are collected", 2 * DEADLINE, || (zombies() == 0).then_some(()));
     run.join().say(Say::Signal { target: SignalTarget::Tree, signo: 0 });
     run.finish();
 }
