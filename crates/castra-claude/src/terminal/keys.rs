@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// What a word of `castra type` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Modes {
     /// DECCKM: arrows, Home and End send SS3.
     pub application_cursor: bool,
