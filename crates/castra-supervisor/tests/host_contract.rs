@@ -391,7 +391,7 @@ async fn signals_and_the_tree(bench: Bench) {
     }
     writer.resize(3, 4).await.unwrap();
     match reader.next().await.unwrap() {
-        ShimMsg::Refused(refused) => assert_eq!(refused.reason, Reason::Unsupported),
+        ShimMsg::Refused(refused) => assert_eq!(refused.reason, Reason::Exited),
         other => panic!("{other:?}"),
     }
     writer.ack(u64::MAX).await.unwrap();

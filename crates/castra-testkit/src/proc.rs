@@ -149,7 +149,7 @@ mod tests {
         let stranger = Process { start_time: shell.start_time + 1, ..shell };
         assert!(!stranger.is_alive() && !stranger.kill9(), "another start time is another process");
         assert!(shell.is_alive());
-        assert!(sleep.kill9() && shell.kill9());
+        assert!(shell.kill9() && sleep.kill9(), "the shell first: it ends by itself when its child has");
         child.wait().unwrap();
         wait_until("an end", || !shell.is_alive() && !sleep.is_alive(), DEADLINE);
     }
