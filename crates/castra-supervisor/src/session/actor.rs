@@ -95,6 +95,8 @@ pub(crate) struct Actor<'a> {
     /// The last record that the log had when it was joined, until it is decoded. Nothing is written before:
     /// a choice made from what the store knew could be made a second time, and differently.
     pub behind: Option<u64>,
+    /// The decoder has not come back to where it stood: what it has open is older than what subscribers were told.
+    pub replaying: bool,
     /// While the log is ahead of the store: what the store cannot know if it was restored from a backup.
     pub forward: Option<Forward>,
     /// As the session's row has it, once this actor has written it.
@@ -162,6 +164,7 @@ impl<'a> Actor<'a> {
             writer: None,
             permit: None,
             behind: None,
+            replaying: false,
             forward: None,
             cwd: None,
             stored,
@@ -226,6 +229,7 @@ impl<'a> Actor<'a> {
                     // What is uncommitted is decoded again: the log is the journal in front of the store.
                     self.begin_again().await?;
                     let from = self.run.hold.unwrap_or(self.run.cursor + 1).min(self.run.cursor + 1);
+                    self.replaying = from <= self.run.cursor;
                     writer.follow(from).await?;
                     failpoint!("joined");
                     self.writer = Some(writer);
@@ -317,7 +321,7 @@ impl<'a> Actor<'a> {
             } else if self.is_dirty() {
                 self.lazy.get_or_insert_with(|| Instant::now() + LAZY);
             }
-            self.hub.show_open(self.decoder.open());
+            self.show_open();
         } else if self.may_wait() {
             let soon = Instant::now() + SOON;
             self.lazy = Some(self.lazy.map_or(soon, |at| at.min(soon)));
@@ -382,7 +386,8 @@ impl<'a> Actor<'a> {
             cwd: self.view.cwd.clone().filter(|cwd| self.cwd.as_ref() != Some(cwd)),
             ..SessionUpdate::default()
         }));
-        let hold = self.decoder.hold();
+        // A decoder that is not back where it stood holds nothing yet, and what it will hold must stay in the log.
+        let hold = if self.replaying { self.run.hold } else { self.decoder.hold() };
         commit.changes.push(Change::Run(RunUpdate {
             n: self.run.n,
             state: Some(self.view.state),
@@ -392,6 +397,10 @@ impl<'a> Actor<'a> {
         }));
         if std::mem::take(&mut self.added.changed) {
             commit = commit.server_event("session_state", crate::shown::brief(&self.view));
+        }
+        // Before the event that closes a block is to be seen: whoever reads it is not sent that block behind it.
+        if !self.replaying {
+            self.hub.close_open(self.decoder.open());
         }
         let result_at = commit.events.iter().rposition(|event| event.kind.as_str() == "result");
         let committed = self.engine.store.commit(commit).await?;
@@ -412,7 +421,7 @@ impl<'a> Actor<'a> {
         self.run.state = self.view.state;
         self.lazy = None;
         self.quiet_bytes = 0;
-        self.hub.show_open(self.decoder.open());
+        self.show_open();
         let acked = hold.map_or(self.run.cursor, |hold| hold.saturating_sub(1));
         if let Some(writer) = &mut self.writer
             && self.ending.is_none()
@@ -421,6 +430,14 @@ impl<'a> Actor<'a> {
         }
         failpoint!("acked");
         Ok(())
+    }
+
+    /// What claude is writing, for subscribers. Not what it was writing at an earlier time: blocks that events have
+    /// closed would come up again.
+    fn show_open(&self) {
+        if !self.replaying {
+            self.hub.show_open(self.decoder.open());
+        }
     }
 
     /// Something must be committed soon, though nobody waits for it.

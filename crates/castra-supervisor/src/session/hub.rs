@@ -88,6 +88,14 @@ impl Hub {
         self.head.send_modify(|head| head.partial += 1);
     }
 
+    /// Takes away the blocks that are not open any more, and shows nothing new: the next block is not to be seen
+    /// before the event that closes this one.
+    pub(crate) fn close_open(&self, now: &OpenMessage) {
+        let mut open = lock(&self.open);
+        let same = open.message.generation == now.generation;
+        open.message.blocks.retain(|block| same && now.blocks.iter().any(|other| other.index == block.index));
+    }
+
     pub(crate) fn with_open<T>(&self, read: impl FnOnce(&OpenMessage) -> T) -> T {
         read(&lock(&self.open).message)
     }
@@ -215,4 +223,26 @@ impl Hubs {
 /// A poisoned mutex guards plain data that no panic leaves half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castra_claude::open::OpenBlock;
+
+    #[test]
+    fn a_block_that_an_event_closes_is_gone_before_the_next_one_is_shown() {
+        let block = |index, text: &str| OpenBlock { index, kind: BlockKind::Text, text: text.into() };
+        let open = |generation, blocks| OpenMessage { message_id: Some("m".into()), generation, blocks };
+        let hub = Hub::new(SessionId::now());
+        let shown = || hub.with_open(OpenMessage::clone);
+        hub.show_open(&open(7, vec![block(0, "who"), block(1, "nex")]));
+        let now = open(7, vec![block(1, "next"), block(2, "and")]);
+        hub.close_open(&now);
+        assert_eq!(shown(), open(7, vec![block(1, "nex")]));
+        hub.show_open(&now);
+        assert_eq!(shown(), now);
+        hub.close_open(&open(9, vec![block(1, "another message")]));
+        assert_eq!(shown(), open(7, vec![]));
+    }
 }

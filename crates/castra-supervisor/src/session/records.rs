@@ -33,6 +33,7 @@ impl Actor<'_> {
             _ => {}
         }
         self.run.decoded = self.run.decoded.max(record.seq);
+        self.replaying = record.seq < self.run.cursor;
         bytes
     }
 
