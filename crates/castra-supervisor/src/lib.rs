@@ -16,6 +16,7 @@ pub mod sandbox;
 mod session;
 mod shown;
 pub mod supervisor;
+mod trouble;
 
 pub use castra_shim::return_large_blocks;
 

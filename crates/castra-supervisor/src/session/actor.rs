@@ -40,7 +40,7 @@ const QUIET_BYTES: usize = 8 << 20;
 
 /// Drives the newest run of a session to its end, or to the supervisor's. False: it failed, and may work
 /// when it is tried again.
-pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId, said: &mut Option<String>) -> bool {
+pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId) -> bool {
     let mut closing = engine.closing.subscribe();
     let driven = async {
         match Actor::load(engine, id).await {
@@ -51,18 +51,19 @@ pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId, said: &mut Option
     };
     tokio::select! {
         done = driven => match done {
-            Ok(()) => true,
+            Ok(()) => {
+                engine.troubles.over(id);
+                true
+            }
             Err(Error::Commit(error @ CommitError::Fenced { .. })) => {
                 // Another server owns the session now.
                 warn!(session = %id, %error, "fenced");
                 true
             }
             Err(error) => {
-                let reason = error.to_string();
                 // Once for each reason: it is tried again until it works.
-                if said.as_ref() != Some(&reason) {
+                if engine.troubles.failed(id, &error, now()) {
                     warn!(session = %id, %error, "the session's actor failed; it is tried again");
-                    *said = Some(reason);
                 }
                 false
             }
@@ -97,6 +98,8 @@ pub(crate) struct Actor<'a> {
     pub behind: Option<u64>,
     /// The decoder has not come back to where it stood: what it has open is older than what subscribers were told.
     pub replaying: bool,
+    /// The last actor of this session has failed, and this one has not shown yet that it does better.
+    troubled: bool,
     /// While the log is ahead of the store: what the store cannot know if it was restored from a backup.
     pub forward: Option<Forward>,
     /// As the session's row has it, once this actor has written it.
@@ -165,6 +168,7 @@ impl<'a> Actor<'a> {
             permit: None,
             behind: None,
             replaying: false,
+            troubled: engine.troubles.of(id).is_some(),
             forward: None,
             cwd: None,
             stored,
@@ -271,6 +275,7 @@ impl<'a> Actor<'a> {
     async fn follow(&mut self, reader: &mut ShimReader) -> Result<()> {
         if self.behind.is_none() {
             self.kick().await?;
+            self.well();
         }
         loop {
             let deadline = self.next_deadline();
@@ -331,7 +336,9 @@ impl<'a> Actor<'a> {
         }
         if self.behind.take_if(|last| *last <= self.run.decoded).is_some() {
             self.forward = None;
-            return self.kick().await;
+            self.kick().await?;
+            self.well();
+            return Ok(());
         }
         self.act().await
     }
@@ -422,6 +429,7 @@ impl<'a> Actor<'a> {
         self.lazy = None;
         self.quiet_bytes = 0;
         self.show_open();
+        self.well();
         let acked = hold.map_or(self.run.cursor, |hold| hold.saturating_sub(1));
         if let Some(writer) = &mut self.writer
             && self.ending.is_none()
@@ -437,6 +445,13 @@ impl<'a> Actor<'a> {
     fn show_open(&self) {
         if !self.replaying {
             self.hub.show_open(self.decoder.open());
+        }
+    }
+
+    /// The session is driven.
+    fn well(&mut self) {
+        if std::mem::take(&mut self.troubled) {
+            self.engine.troubles.over(self.id);
         }
     }
 
