@@ -209,7 +209,7 @@ impl Terminal {
     }
 
     /// The exit code and the whole screen.
-    async fn to_the_end(mut self) -> (i32, String) {
+    async fn whole(mut self) -> (i32, String) {
         while self.read().await {}
         (self.child.wait().await.unwrap().code().unwrap(), self.screen)
     }
@@ -506,7 +506,7 @@ async fn a_terminal_asks_for_a_line_and_shows_each_once() {
     // What another one says goes below the prompt, and is no answer to it.
     terminal.until("are you there\r\n> ").await;
     terminal.types("/quit\n").await;
-    let (exit, screen) = terminal.to_the_end().await;
+    let (exit, screen) = terminal.whole().await;
     let expected = format!(
         "session {SESSION} (idle); /help, /quit\r\n\
          token:phone> from afar\r\n\
@@ -556,7 +556,7 @@ async fn a_daemon_that_comes_back_repeats_nothing_on_the_terminal() {
             asked: Arc::default(),
             heard: tokio::sync::watch::Sender::new(false),
         });
-        let (exit, screen) = daemon.in_terminal(&["run", "list"]).to_the_end().await;
+        let (exit, screen) = daemon.in_terminal(&["run", "list"]).whole().await;
         let last = format!("✓ $0.5000 · 1.5 s · 2 turns · session {SESSION}\r\n");
         assert_eq!((exit, screen), (0, expected + &last));
     }

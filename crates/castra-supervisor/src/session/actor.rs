@@ -99,7 +99,7 @@ pub(crate) struct Actor<'a> {
     /// The decoder has not come back to where it stood: what it has open is older than what subscribers were told.
     pub replaying: bool,
     /// The last actor of this session has failed, and this one has not shown yet that it does better.
-    troubled: bool,
+    pub troubled: bool,
     /// While the log is ahead of the store: what the store cannot know if it was restored from a backup.
     pub forward: Option<Forward>,
     /// As the session's row has it, once this actor has written it.
@@ -406,9 +406,7 @@ impl<'a> Actor<'a> {
             commit = commit.server_event("session_state", crate::shown::brief(&self.view));
         }
         // Before the event that closes a block is to be seen: whoever reads it is not sent that block behind it.
-        if !self.replaying {
-            self.hub.close_open(self.decoder.open());
-        }
+        self.close_open();
         let result_at = commit.events.iter().rposition(|event| event.kind.as_str() == "result");
         let committed = self.engine.store.commit(commit).await?;
         if committed.duplicate_of.is_some() {
@@ -438,21 +436,6 @@ impl<'a> Actor<'a> {
         }
         failpoint!("acked");
         Ok(())
-    }
-
-    /// What claude is writing, for subscribers. Not what it was writing at an earlier time: blocks that events have
-    /// closed would come up again.
-    fn show_open(&self) {
-        if !self.replaying {
-            self.hub.show_open(self.decoder.open());
-        }
-    }
-
-    /// The session is driven.
-    fn well(&mut self) {
-        if std::mem::take(&mut self.troubled) {
-            self.engine.troubles.over(self.id);
-        }
     }
 
     /// Something must be committed soon, though nobody waits for it.
