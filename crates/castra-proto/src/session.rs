@@ -70,7 +70,8 @@ pub struct Session {
     pub name: Option<String>,
     /// The state of the newest run.
     pub state: RunState,
-    /// `stale` (its host is not reachable), `degraded` (its disk is full), each with since when.
+    /// `stale` (its host is not reachable), `degraded` (its disk is full), `trouble` (the daemon cannot drive it),
+    /// each with since when.
     pub flags: Flags,
     /// A turn is running, or claude waits for an answer.
     pub busy: bool,
@@ -141,6 +142,20 @@ pub struct Flags {
     pub stale: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Timestamp>,
+    /// This daemon cannot start its run, follow it or write to it just now, and tries again by itself. Says nothing about
+    /// the run. What this daemon has seen since it started: not stored, and no event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
+}
+
+/// Why a session cannot be driven.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Trouble {
+    /// The first of the tries that failed.
+    pub since: Timestamp,
+    /// Of the newest try; for people.
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -37,7 +37,7 @@ types! {
     FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Limits, Message, MessageAccepted, MessageState, Mode,
     Page<ServerEvent>, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority,
     Problem, Reaped, RunState, Sandbox, SandboxKind, SandboxMode, Scope, SendMessage, ServerEvent, Session,
-    SessionPatch, SessionSpec, Thinking, Token, TranscriptInfo, Tui, Turn, TurnResult,
+    SessionPatch, SessionSpec, Thinking, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
 }
 
 fn here() -> PathBuf {

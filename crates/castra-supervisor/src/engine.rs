@@ -9,6 +9,7 @@ use crate::session::actor;
 use crate::session::hub::{Hub, Hubs};
 use crate::session::launch::Place;
 use crate::supervisor::pack::Packing;
+use crate::trouble::Troubles;
 use crate::{Error, Result};
 use castra_proto::shim::relay::{Exec, Probe};
 use castra_proto::{SessionId, SessionSpec, Timestamp};
@@ -40,6 +41,7 @@ pub(crate) struct Engine {
     /// Sessions that have an actor; `true`: look again before it ends.
     actors: Mutex<HashMap<SessionId, bool>>,
     pub closing: watch::Sender<bool>,
+    pub troubles: Troubles,
     pub packing: Packing,
 }
 
@@ -60,6 +62,7 @@ impl Engine {
             sandbox: Sandboxing::default(),
             actors: Mutex::default(),
             closing: watch::Sender::new(false),
+            troubles: Troubles::default(),
             packing: Packing::default(),
             config,
             store,
@@ -129,9 +132,8 @@ impl Engine {
         let engine = self.clone();
         tokio::spawn(async move {
             let mut pause = TRY_AGAIN;
-            let mut said = None;
             loop {
-                let driven = actor::drive(&engine, id, &mut said).await;
+                let driven = actor::drive(&engine, id).await;
                 if engine.is_done(id, driven) {
                     break;
                 }

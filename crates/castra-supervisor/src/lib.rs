@@ -17,6 +17,7 @@ mod session;
 mod shown;
 pub mod supervisor;
 pub mod terminal;
+mod trouble;
 
 pub use castra_shim::return_large_blocks;
 
@@ -26,5 +27,4 @@ pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};
 pub use error::{Error, Result};
 pub use frame::{ByteStream, EventFrame, Frame, ServerSubscription, Subscription};
 pub use handle::{Approver, Events, Messages, Session, Spoken};
-pub use session::screen::{Picture, TypeError, View};
 pub use supervisor::{Caller, Direction, ExportFormat, ListFilter, Supervisor, upload_scope};

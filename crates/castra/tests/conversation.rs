@@ -13,10 +13,12 @@ use axum::routing::{delete, get, post};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use tokio::io::AsyncWriteExt as _;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
-use tokio::process::Command;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 const SESSION: &str = "01928f6e-7b5a-7000-8000-000000000001";
 const MESSAGE: &str = "01928f6e-7b5a-7000-8000-000000000002";
@@ -29,16 +31,26 @@ struct Daemon {
 
 #[derive(Clone)]
 struct Stage {
-    /// Frames of the event stream, with their ids.
+    /// Frames of the event stream, with their ids; at a `CUT` the daemon hangs up, and the next connection is given
+    /// what is behind it.
     events: Vec<String>,
+    connections: Arc<AtomicUsize>,
+    /// The frame that has this in it waits for the person: for an answer, or for words.
+    held: Option<&'static str>,
+    /// The newest event, as the session is shown.
+    head: u64,
     /// The message in the end.
     message: Value,
     state: &'static str,
     pending: Arc<Mutex<Vec<Value>>>,
     asked: Arc<Mutex<Vec<String>>>,
-    /// Moves when a permission was answered.
-    answered: tokio::sync::watch::Sender<bool>,
+    /// Moves when a permission was answered or something was said.
+    heard: tokio::sync::watch::Sender<bool>,
 }
+
+/// How long a terminal may be silent before that is a failure.
+const DEADLINE: Duration = Duration::from_secs(60);
+const CUT: &str = "CUT";
 
 fn session(state: &str) -> Value {
     json!({
@@ -56,6 +68,11 @@ fn event(seq: u64, kind: &str, data: &Value) -> String {
         "kind": kind, "data": data,
     });
     format!("id: {seq}\ndata: {event}\n\n")
+}
+
+fn partial(offset: usize, text: &str) -> String {
+    let data = json!({"message": "m", "block": 0, "kind": "text", "offset": offset, "text": text});
+    format!("event: partial\ndata: {data}\n\n")
 }
 
 fn says(text: &str) -> Value {
@@ -88,19 +105,26 @@ impl Daemon {
         if let Some(result) = message.get_mut("result") {
             result["seq"] = events.len().into();
         }
+        let held = (!pending.is_empty()).then_some("\"result\"");
+        Self::on(Stage {
+            events,
+            connections: Arc::default(),
+            held,
+            head: 0,
+            message,
+            state,
+            pending: Arc::new(Mutex::new(pending)),
+            asked: Arc::default(),
+            heard: tokio::sync::watch::Sender::new(false),
+        })
+    }
+
+    fn on(stage: Stage) -> Self {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("data");
         std::fs::create_dir(&data).unwrap();
         let listener = UnixListener::bind(data.join("castra.sock")).unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let stage = Stage {
-            events,
-            message,
-            state,
-            pending: Arc::new(Mutex::new(pending)),
-            asked: asked.clone(),
-            answered: tokio::sync::watch::Sender::new(false),
-        };
+        let asked = stage.asked.clone();
         let one = format!("/api/v1/sessions/{SESSION}");
         let router = Router::new()
             .route("/healthz", get(|| async { "{}" }))
@@ -125,7 +149,11 @@ impl Daemon {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_castra"));
+        self.program(env!("CARGO_BIN_EXE_castra"), args)
+    }
+
+    fn program(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(args)
             .env_clear()
@@ -143,8 +171,56 @@ impl Daemon {
         said(&self.command(args).output().await.unwrap())
     }
 
+    /// The command in a terminal of its own.
+    fn in_terminal(&self, args: &[&str]) -> Terminal {
+        let line = [&[env!("CARGO_BIN_EXE_castra")], args].concat().join(" ");
+        let script = ["--quiet", "--return", "--flush", "--command", &line, "/dev/null"];
+        // Without TERM nothing spins.
+        let mut command = self.program("/usr/bin/script", &script);
+        let mut child = command.env("NO_COLOR", "1").stdin(Stdio::piped()).spawn().unwrap();
+        let (keys, shows) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Terminal { child, keys, shows, screen: String::new() }
+    }
+
     fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
+    }
+}
+
+/// A command and the terminal that it runs in, which util-linux makes.
+struct Terminal {
+    child: Child,
+    keys: ChildStdin,
+    shows: ChildStdout,
+    /// All that was written to it, its own echo too.
+    screen: String,
+}
+
+impl Terminal {
+    /// Reads until the screen ends with this.
+    async fn until(&mut self, end: &str) {
+        while !self.screen.ends_with(end) {
+            assert!(self.read().await, "it ended before {end:?}: {:?}", self.screen);
+        }
+    }
+
+    async fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).await.unwrap();
+    }
+
+    /// The exit code and the whole screen.
+    async fn whole(mut self) -> (i32, String) {
+        while self.read().await {}
+        (self.child.wait().await.unwrap().code().unwrap(), self.screen)
+    }
+
+    /// False at the end.
+    async fn read(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        let read = tokio::time::timeout(DEADLINE, self.shows.read(&mut bytes)).await;
+        let n = read.unwrap_or_else(|_| panic!("nothing comes behind {:?}", self.screen)).unwrap();
+        self.screen.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
+        n > 0
     }
 }
 
@@ -160,7 +236,9 @@ async fn create(State(stage): State<Stage>, body: Bytes) -> String {
 }
 
 async fn show(State(stage): State<Stage>) -> String {
-    session(stage.state).to_string()
+    let mut session = session(stage.state);
+    session["head_seq"] = stage.head.into();
+    session.to_string()
 }
 
 async fn remove(State(stage): State<Stage>, Query(query): Query<HashMap<String, String>>) {
@@ -172,6 +250,9 @@ async fn say(State(stage): State<Stage>, body: Bytes) -> String {
     let context =
         message["context"].as_str().map(|context| format!(" context={context}")).unwrap_or_default();
     stage.asked.lock().unwrap().push(format!("say {}{context}", message["text"].as_str().unwrap()));
+    if stage.pending.lock().unwrap().is_empty() {
+        stage.heard.send_replace(true);
+    }
     json!({"message_id": MESSAGE, "seq": 1}).to_string()
 }
 
@@ -180,18 +261,22 @@ async fn message_now(State(stage): State<Stage>) -> String {
 }
 
 async fn stream(State(stage): State<Stage>) -> Response {
-    let waits = !stage.pending.lock().unwrap().is_empty();
-    let mut answered = stage.answered.subscribe();
-    let frames =
-        async_stream(stage.events, move |frame: &str| waits && frame.contains("\"result\""), async move {
-            answered.wait_for(|answered| *answered).await.unwrap();
-        });
+    let nth = stage.connections.fetch_add(1, SeqCst);
+    let mut parts = stage.events.split(|frame| frame == CUT).skip(nth);
+    let frames = parts.next().unwrap_or_default().to_vec();
+    let more = parts.next().is_some();
+    let mut heard = stage.heard.subscribe();
+    let held = move |frame: &str| stage.held.is_some_and(|held| frame.contains(held));
+    let frames = async_stream(frames, more, held, async move {
+        heard.wait_for(|heard| *heard).await.unwrap();
+    });
     ([(CONTENT_TYPE, "text/event-stream")], frames).into_response()
 }
 
-/// All frames, and then silence; the one that `held` names comes after `until`.
+/// All frames, and then the end, or silence; the one that `held` names comes after `until`.
 fn async_stream(
     frames: Vec<String>,
+    ends: bool,
     held: impl Fn(&str) -> bool + Send + 'static,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> Body {
@@ -202,6 +287,7 @@ fn async_stream(
         async move {
             let frame = match next {
                 Some(frame) => frame,
+                None if ends => return None,
                 None => std::future::pending().await,
             };
             if hold && let Some(until) = until.take() {
@@ -220,7 +306,7 @@ async fn decide(State(stage): State<Stage>, Path(id): Path<String>, body: Bytes)
     let answer: Value = serde_json::from_slice(&body).unwrap();
     stage.asked.lock().unwrap().push(format!("decide {id} {answer}"));
     stage.pending.lock().unwrap().clear();
-    stage.answered.send_replace(true);
+    stage.heard.send_replace(true);
     request().to_string()
 }
 
@@ -375,4 +461,103 @@ async fn a_conversation_by_lines() {
         stderr.ends_with(&format!("the session goes on; `castra attach {SESSION}` returns to it\n")),
         "{stderr}"
     );
+}
+
+fn state(from: &str, to: &str) -> Value {
+    json!({"from": from, "to": to, "cause": "claude"})
+}
+
+fn accepted(message: &str, by: &str, text: &str) -> Value {
+    json!({"message_id": message, "by": by, "text": text, "if_busy": "queue"})
+}
+
+#[tokio::test]
+async fn a_terminal_asks_for_a_line_and_shows_each_once() {
+    let other = "01928f6e-7b5a-7000-8000-000000000003";
+    let events: Vec<String> = [
+        ("input_accepted", accepted(other, "token:phone", "from afar")),
+        ("assistant", says("I hear.")),
+        ("state", state("running", "idle")),
+        ("input_accepted", accepted(MESSAGE, "cli", "hello")),
+        ("input_delivered", json!({"message_id": MESSAGE})),
+        ("state", state("idle", "running")),
+        ("assistant", says("You too.")),
+        ("state", state("running", "idle")),
+        ("input_accepted", accepted(other, "token:phone", "are you there")),
+    ]
+    .iter()
+    .zip(1..)
+    .map(|((kind, data), seq)| event(seq, kind, data))
+    .collect();
+    let daemon = Daemon::on(Stage {
+        events,
+        connections: Arc::default(),
+        held: Some("\"hello\""),
+        head: 3,
+        message: Value::Null,
+        state: "idle",
+        pending: Arc::default(),
+        asked: Arc::default(),
+        heard: tokio::sync::watch::Sender::new(false),
+    });
+    let mut terminal = daemon.in_terminal(&["attach", SESSION]);
+    terminal.until("> ").await;
+    terminal.types("hello\n").await;
+    // What another one says goes below the prompt, and is no answer to it.
+    terminal.until("are you there\r\n> ").await;
+    terminal.types("/quit\n").await;
+    let (exit, screen) = terminal.whole().await;
+    let expected = format!(
+        "session {SESSION} (idle); /help, /quit\r\n\
+         token:phone> from afar\r\n\
+         I hear.\r\n\
+         > hello\r\n\
+         You too.\r\n\
+         > \r\n\
+         token:phone> are you there\r\n\
+         > /quit\r\n\
+         the session goes on; `castra attach {SESSION}` returns to it\r\n"
+    );
+    assert_eq!((exit, screen), (0, expected));
+    assert_eq!(daemon.asked(), ["say hello"]);
+}
+
+#[tokio::test]
+async fn a_daemon_that_comes_back_repeats_nothing_on_the_terminal() {
+    let result = event(2, "result", &json!({"type": "result", "subtype": "success"}));
+    let whole = event(1, "assistant", &says("Two files."));
+    let away = "(the daemon was away and is back; nothing was missed)\r\n";
+    let table: [(&[String], String); 3] = [
+        // In the middle of the text: the rest is added.
+        (
+            &[partial(0, "Two fi"), CUT.into(), partial(0, "Two"), partial(3, " file"), whole.clone()],
+            format!("Two fi\r\n{away}les.\r\n"),
+        ),
+        // Written to its end while the daemon was away.
+        (&[partial(0, "Two fi"), CUT.into(), whole.clone()], format!("Two fi\r\n{away}les.\r\n")),
+        // Behind the text: a daemon that reads the shim's log again has it open for a moment.
+        (
+            &[partial(0, "Two fi"), whole, CUT.into(), partial(0, "Two fi"), partial(6, "les.")],
+            format!("Two files.\r\n{away}"),
+        ),
+    ];
+    for (events, expected) in table {
+        let events = [events, std::slice::from_ref(&result)].concat();
+        let mut message = answer(true, "Two files.", &Value::Null);
+        message["result"]["seq"] = 2.into();
+        let daemon = Daemon::on(Stage {
+            events,
+            connections: Arc::default(),
+            held: None,
+            head: 0,
+            message,
+            state: "idle",
+            pending: Arc::default(),
+            asked: Arc::default(),
+            heard: tokio::sync::watch::Sender::new(false),
+        });
+        let (exit, screen) = daemon.in_terminal(&["run", "list"]).whole().await;
+        let last = format!("✓ $0.5000 · 1.5 s · 2 turns · session {SESSION}\r\n");
+        assert_eq!((exit, screen), (0, expected + &last));
+    }
 }

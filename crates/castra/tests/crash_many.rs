@@ -4,6 +4,7 @@
 
 mod crash;
 
+use castra_proto::session::Flags;
 use castra_proto::{RunState, Session as Shown};
 use castra_testkit::{DEADLINE, Daemon, Events, Session, World, clis, fake_claude, wait_until};
 use crash::{CASTRA, Driver};
@@ -131,13 +132,25 @@ fn a_daemon_that_speaks_no_common_version_harms_nothing() {
     let one = busy(&daemon, json!({}), "drip 100 100");
     daemon.kill9();
     daemon.start_again_as(Path::new(CASTRA), &[(DAEMON_VERSIONS, "9")]);
-    // Its tries are in its log; the run is neither lost nor killed.
-    let log = || std::fs::read_to_string(world.home().join("log/castra.log")).unwrap_or_default();
-    wait_until("a refusal", || log().contains("NoCommonVersion"), DEADLINE);
+    // The session says why nobody drives it; the run is neither lost nor killed.
+    let flags = || one.session.show().flags;
+    wait_until("a refusal", || flags().trouble.is_some(), DEADLINE);
+    let reason = flags().trouble.map(|trouble| trouble.reason);
+    let expected = "the run's shim speaks no protocol version that this daemon knows";
+    assert_eq!(reason.as_deref(), Some(expected));
     assert_eq!(one.session.show().state, RunState::Running);
+    let id = one.session.show().id.to_string();
+    let shown = world.cli(["show", &id]).ok();
+    assert!(
+        shown.lines().any(|line| line.starts_with(&format!("trouble       {expected} (since "))),
+        "{shown}"
+    );
+    let log = std::fs::read_to_string(world.home().join("log/castra.log")).unwrap_or_default();
+    assert_eq!(log.matches("NoCommonVersion").count(), 1, "said once, however often it is tried");
     daemon.kill9();
     daemon.start_again();
     one.check(&(1..=100).map(|n| format!("{n} ")).collect::<String>());
+    assert_eq!(flags(), Flags::default());
 }
 
 #[test]

@@ -166,6 +166,26 @@ fn a_hundred_thousand_deltas_are_one_event_and_a_partial_without_holes() {
     assert!(length > 0, "the subscriber saw the text while it was written");
 }
 
+/// The next daemon reads the message from its beginning; what an event has closed is not open again meanwhile.
+#[test]
+fn a_block_that_was_closed_stays_closed_when_the_daemon_comes_back() {
+    let world = world();
+    let mut daemon = world.daemon();
+    let session = daemon.session(json!({}));
+    session.send("linger 100000 20");
+    let closed = || session.events_of("assistant").len() == 1;
+    wait_until("the block to be whole", closed, LONG);
+    let live = session.follow(session.show().head_seq);
+    live.until("the subscriber", |seen| (seen.connections == 1).then_some(()));
+    daemon.kill9();
+    daemon.start_again();
+    live.until("the subscriber to be back", |seen| (seen.connections == 2).then_some(()));
+    // Written behind all that is read again.
+    session.act("interrupt");
+    session.wait_idle();
+    assert_eq!(live.seen().partials, [Value::Null; 0]);
+}
+
 #[test]
 fn an_exit_before_the_result_is_never_a_success() {
     for (prompt, code, cause) in [("exit 0", 0, ExitCause::Finished), ("exit 3", 3, ExitCause::Crashed)] {

@@ -40,7 +40,7 @@ const QUIET_BYTES: usize = 8 << 20;
 
 /// Drives the newest run of a session to its end, or to the supervisor's. False: it failed, and may work
 /// when it is tried again.
-pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId, said: &mut Option<String>) -> bool {
+pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId) -> bool {
     let mut closing = engine.closing.subscribe();
     let driven = async {
         match Actor::load(engine, id).await {
@@ -51,18 +51,19 @@ pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId, said: &mut Option
     };
     tokio::select! {
         done = driven => match done {
-            Ok(()) => true,
+            Ok(()) => {
+                engine.troubles.over(id);
+                true
+            }
             Err(Error::Commit(error @ CommitError::Fenced { .. })) => {
                 // Another server owns the session now.
                 warn!(session = %id, %error, "fenced");
                 true
             }
             Err(error) => {
-                let reason = error.to_string();
                 // Once for each reason: it is tried again until it works.
-                if said.as_ref() != Some(&reason) {
+                if engine.troubles.failed(id, &error, now()) {
                     warn!(session = %id, %error, "the session's actor failed; it is tried again");
-                    *said = Some(reason);
                 }
                 false
             }
@@ -95,6 +96,10 @@ pub(crate) struct Actor<'a> {
     /// The last record that the log had when it was joined, until it is decoded. Nothing is written before:
     /// a choice made from what the store knew could be made a second time, and differently.
     pub behind: Option<u64>,
+    /// The decoder has not come back to where it stood: what it has open is older than what subscribers were told.
+    pub replaying: bool,
+    /// The last actor of this session has failed, and this one has not shown yet that it does better.
+    pub troubled: bool,
     /// While the log is ahead of the store: what the store cannot know if it was restored from a backup.
     pub forward: Option<Forward>,
     /// As the session's row has it, once this actor has written it.
@@ -162,6 +167,8 @@ impl<'a> Actor<'a> {
             writer: None,
             permit: None,
             behind: None,
+            replaying: false,
+            troubled: engine.troubles.of(id).is_some(),
             forward: None,
             cwd: None,
             stored,
@@ -226,6 +233,7 @@ impl<'a> Actor<'a> {
                     // What is uncommitted is decoded again: the log is the journal in front of the store.
                     self.begin_again().await?;
                     let from = self.run.hold.unwrap_or(self.run.cursor + 1).min(self.run.cursor + 1);
+                    self.replaying = from <= self.run.cursor;
                     writer.follow(from).await?;
                     failpoint!("joined");
                     self.writer = Some(writer);
@@ -267,6 +275,7 @@ impl<'a> Actor<'a> {
     async fn follow(&mut self, reader: &mut ShimReader) -> Result<()> {
         if self.behind.is_none() {
             self.kick().await?;
+            self.well();
         }
         loop {
             let deadline = self.next_deadline();
@@ -317,7 +326,7 @@ impl<'a> Actor<'a> {
             } else if self.is_dirty() {
                 self.lazy.get_or_insert_with(|| Instant::now() + LAZY);
             }
-            self.hub.show_open(self.decoder.open());
+            self.show_open();
         } else if self.may_wait() {
             let soon = Instant::now() + SOON;
             self.lazy = Some(self.lazy.map_or(soon, |at| at.min(soon)));
@@ -327,7 +336,9 @@ impl<'a> Actor<'a> {
         }
         if self.behind.take_if(|last| *last <= self.run.decoded).is_some() {
             self.forward = None;
-            return self.kick().await;
+            self.kick().await?;
+            self.well();
+            return Ok(());
         }
         self.act().await
     }
@@ -382,7 +393,8 @@ impl<'a> Actor<'a> {
             cwd: self.view.cwd.clone().filter(|cwd| self.cwd.as_ref() != Some(cwd)),
             ..SessionUpdate::default()
         }));
-        let hold = self.decoder.hold();
+        // A decoder that is not back where it stood holds nothing yet, and what it will hold must stay in the log.
+        let hold = if self.replaying { self.run.hold } else { self.decoder.hold() };
         commit.changes.push(Change::Run(RunUpdate {
             n: self.run.n,
             state: Some(self.view.state),
@@ -393,6 +405,8 @@ impl<'a> Actor<'a> {
         if std::mem::take(&mut self.added.changed) {
             commit = commit.server_event("session_state", crate::shown::brief(&self.view));
         }
+        // Before the event that closes a block is to be seen: whoever reads it is not sent that block behind it.
+        self.close_open();
         let result_at = commit.events.iter().rposition(|event| event.kind.as_str() == "result");
         let committed = self.engine.store.commit(commit).await?;
         if committed.duplicate_of.is_some() {
@@ -412,7 +426,8 @@ impl<'a> Actor<'a> {
         self.run.state = self.view.state;
         self.lazy = None;
         self.quiet_bytes = 0;
-        self.hub.show_open(self.decoder.open());
+        self.show_open();
+        self.well();
         let acked = hold.map_or(self.run.cursor, |hold| hold.saturating_sub(1));
         if let Some(writer) = &mut self.writer
             && self.ending.is_none()

@@ -3,7 +3,6 @@
 //! A head is a number and carries nothing. The ring is a cache of rows, never a queue: whoever misses
 //! it reads the store, so that a slow reader slows only itself.
 
-use super::screen::Screen;
 use crate::frame::{EventFrame, encode};
 use castra_claude::open::{BlockKind, OpenMessage};
 use castra_proto::SessionId;
@@ -33,8 +32,6 @@ pub(crate) struct Hub {
     pub messages: watch::Sender<u64>,
     /// Wakes the actor: there is a new row for it.
     pub poke: Notify,
-    /// What a session on a terminal shows.
-    pub screen: Arc<Screen>,
     // Std mutexes: held for a few instructions, never across an await.
     tail: Mutex<Tail>,
     open: Mutex<Open>,
@@ -59,7 +56,6 @@ impl Hub {
             head: watch::Sender::new(Head::default()),
             messages: watch::Sender::new(0),
             poke: Notify::new(),
-            screen: Arc::default(),
             tail: Mutex::default(),
             open: Mutex::default(),
         }
@@ -90,6 +86,14 @@ impl Hub {
         }
         drop(open);
         self.head.send_modify(|head| head.partial += 1);
+    }
+
+    /// Takes away the blocks that are not open any more, and shows nothing new: the next block is not to be seen
+    /// before the event that closes this one.
+    pub(crate) fn close_open(&self, now: &OpenMessage) {
+        let mut open = lock(&self.open);
+        let same = open.message.generation == now.generation;
+        open.message.blocks.retain(|block| same && now.blocks.iter().any(|other| other.index == block.index));
     }
 
     pub(crate) fn with_open<T>(&self, read: impl FnOnce(&OpenMessage) -> T) -> T {
@@ -219,4 +223,26 @@ impl Hubs {
 /// A poisoned mutex guards plain data that no panic leaves half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castra_claude::open::OpenBlock;
+
+    #[test]
+    fn a_block_that_an_event_closes_is_gone_before_the_next_one_is_shown() {
+        let block = |index, text: &str| OpenBlock { index, kind: BlockKind::Text, text: text.into() };
+        let open = |generation, blocks| OpenMessage { message_id: Some("m".into()), generation, blocks };
+        let hub = Hub::new(SessionId::now());
+        let shown = || hub.with_open(OpenMessage::clone);
+        hub.show_open(&open(7, vec![block(0, "who"), block(1, "nex")]));
+        let now = open(7, vec![block(1, "next"), block(2, "and")]);
+        hub.close_open(&now);
+        assert_eq!(shown(), open(7, vec![block(1, "nex")]));
+        hub.show_open(&now);
+        assert_eq!(shown(), now);
+        hub.close_open(&open(9, vec![block(1, "another message")]));
+        assert_eq!(shown(), open(7, vec![]));
+    }
 }

@@ -9,7 +9,6 @@ pub(crate) mod forward;
 pub(crate) mod hub;
 pub(crate) mod launch;
 pub(crate) mod records;
-pub(crate) mod screen;
 pub(crate) mod state;
 pub(crate) mod stop;
 pub(crate) mod view;

@@ -1,4 +1,5 @@
-//! From records to folded state: claude's lines through the decoder, the shim's notes by themselves.
+//! From records to folded state: claude's lines through the decoder, the shim's notes by themselves, and what of it
+//! subscribers see at once.
 
 use super::actor::Actor;
 use super::finish::Ending;
@@ -33,6 +34,7 @@ impl Actor<'_> {
             _ => {}
         }
         self.run.decoded = self.run.decoded.max(record.seq);
+        self.replaying = record.seq < self.run.cursor;
         bytes
     }
 
@@ -71,6 +73,28 @@ impl Actor<'_> {
             }
             Note::MemoryLimit { bytes, limit } => self.limit_reached("memory_mb", &[bytes, limit]),
             Note::Signal { .. } | Note::Resized { .. } | Note::File { .. } | Note::FileCut { .. } => {}
+        }
+    }
+
+    /// What claude is writing, for subscribers. Not what it was writing at an earlier time: blocks that events have
+    /// closed would come up again.
+    pub(crate) fn show_open(&self) {
+        if !self.replaying {
+            self.hub.show_open(self.decoder.open());
+        }
+    }
+
+    /// Takes away what is not open any more.
+    pub(crate) fn close_open(&self) {
+        if !self.replaying {
+            self.hub.close_open(self.decoder.open());
+        }
+    }
+
+    /// The session is driven.
+    pub(crate) fn well(&mut self) {
+        if std::mem::take(&mut self.troubled) {
+            self.engine.troubles.over(self.id);
         }
     }
 

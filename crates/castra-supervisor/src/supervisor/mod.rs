@@ -10,7 +10,6 @@ pub(crate) mod messages;
 pub(crate) mod pack;
 pub(crate) mod permissions;
 mod start;
-mod terminal;
 mod tokens;
 mod transcripts;
 
@@ -172,7 +171,10 @@ impl Supervisor {
         let store = &self.engine.store;
         let waiting = store.messages(row.id, &[Queued, Written]).await?.len();
         let decided = store.open_commands(row.id).await?;
-        shown::session(row, waiting, &decided, now())
+        let trouble = self.engine.troubles.of(row.id);
+        let mut session = shown::session(row, waiting, &decided, now())?;
+        session.flags.trouble = trouble;
+        Ok(session)
     }
 
     /// Newest first.

@@ -1,6 +1,7 @@
 //! `castra attach`: a conversation in this terminal, line by line. Leaving it leaves the session running.
 
 use super::Ctx;
+use super::awaited::Awaited;
 use super::escape::one_line;
 use super::failure::Failure;
 use super::input::Lines;
@@ -77,6 +78,10 @@ async fn chat_after(ctx: &Ctx, client: &Client, session: &Session, after: u64) -
     let mut view =
         View::new(ctx.out.clone(), if ctx.out.json { Show::Events } else { Show::Everything }, Words::Stdout);
     view.progress.show_input = true;
+    let echoed = !ctx.out.json && ctx.out.stderr_tty && Lines::are_echoed();
+    if echoed {
+        view.expect_typing();
+    }
     let mut desk = Desk::new(Some(Lines::of_stdin()?));
     let mut interrupts = Interrupts::new()?;
     let mut quit = signal(SignalKind::quit())?;
@@ -89,11 +94,15 @@ async fn chat_after(ctx: &Ctx, client: &Client, session: &Session, after: u64) -
     let mut follow = client.follow(&id, after);
     let mut state = session.state;
     let mut busy = session.busy;
+    let mut awaited = Awaited::default();
     desk.look(client, &id, &mut view).await?;
     let mut ticks = tokio::time::interval(TICK);
     // Whoever thought about a question for a minute is not shown that minute's frames at once.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
+        if follow.last() >= session.head_seq && !busy && awaited.is_empty() && !desk.is_asking() {
+            view.prompt()?;
+        }
         let said = tokio::select! {
             item = follow.next() => {
                 match item? {
@@ -126,6 +135,7 @@ async fn chat_after(ctx: &Ctx, client: &Client, session: &Session, after: u64) -
                                 view.note(&format!("the run has {to}; `castra resume {id}` continues"))?;
                             }
                         }
+                        awaited.event(&event, busy, state.is_final());
                     }
                 }
                 continue;
@@ -138,6 +148,9 @@ async fn chat_after(ctx: &Ctx, client: &Client, session: &Session, after: u64) -
                 continue;
             }
         };
+        if matches!(said, Said::Line(_)) {
+            view.line_typed();
+        }
         match said {
             Said::Leave => break,
             Said::Interrupt => interrupt(client, &id, busy, &mut view).await?,
@@ -152,8 +165,16 @@ async fn chat_after(ctx: &Ctx, client: &Client, session: &Session, after: u64) -
                 Command::Say(text) => {
                     let message = SendMessage { text: Some(text.into()), ..Default::default() };
                     match client.send(&id, &message, &Uuid::new_v4().to_string()).await {
-                        Ok(_) if busy => view.note("(queued until the turn is over)")?,
-                        Ok(_) => {}
+                        Ok(accepted) => {
+                            // Its event is read after this.
+                            if echoed {
+                                view.progress.typed_here(accepted.message_id);
+                            }
+                            awaited.accepted(accepted.message_id, busy);
+                            if busy {
+                                view.note("(queued until the turn is over)")?;
+                            }
+                        }
                         Err(Error::Refused(problem)) => refused(&problem, state, &id, &mut view)?,
                         Err(error) => return Err(error.into()),
                     }

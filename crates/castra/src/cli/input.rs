@@ -24,6 +24,12 @@ impl Lines {
         Self::of(tty).ok()
     }
 
+    /// Whether stdin is a terminal that shows what is typed.
+    pub(super) fn are_echoed() -> bool {
+        use rustix::termios::{LocalModes, tcgetattr};
+        tcgetattr(std::io::stdin()).is_ok_and(|modes| modes.local_modes.contains(LocalModes::ECHO))
+    }
+
     pub(super) fn of_stdin() -> std::io::Result<Self> {
         Self::of(std::io::stdin())
     }

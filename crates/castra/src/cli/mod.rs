@@ -2,6 +2,7 @@
 
 mod ask;
 mod attach;
+mod awaited;
 mod claude;
 mod demo;
 mod doctor;

@@ -4,8 +4,9 @@
 use super::escape::{one_line, visible};
 use super::out::Style;
 use crate::client::Partial;
-use castra_proto::{Event, Kind, OwnKind};
+use castra_proto::{Event, Kind, MessageId, OwnKind};
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// Something to show. All text in it is harmless for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +25,13 @@ pub(super) struct Progress {
     width: usize,
     open: Option<Open>,
     last_text: String,
-    /// Messages of the person are shown too.
+    /// The texts of `done_message` that were shown whole.
+    done: Vec<String>,
+    done_message: String,
+    /// Messages of people are shown too.
     pub(super) show_input: bool,
+    /// Messages that stand on the screen already: typed there.
+    typed: HashSet<String>,
 }
 
 /// Text of a message that was shown before the message was complete.
@@ -34,17 +40,39 @@ struct Open {
     message: String,
     block: u64,
     shown: String,
+    /// So far it is the beginning of a text that was shown whole, and nothing of it is shown: a daemon that comes
+    /// back may tell once more what it was told before.
+    again: bool,
 }
 
 impl Progress {
     /// `width`: columns that a line may have.
     pub(super) fn new(width: usize) -> Self {
-        Self { width, open: None, last_text: String::new(), show_input: false }
+        Self {
+            width,
+            open: None,
+            last_text: String::new(),
+            done: Vec::new(),
+            done_message: String::new(),
+            show_input: false,
+            typed: HashSet::new(),
+        }
     }
 
     /// The agent's last words: of the message that is being written, else of the last complete one.
     pub(super) fn words_so_far(&self) -> &str {
-        self.open.as_ref().map_or(&self.last_text, |open| &open.shown)
+        let open = self.open.as_ref().filter(|open| !open.again && !open.shown.is_empty());
+        open.map_or(&self.last_text, |open| &open.shown)
+    }
+
+    /// The terminal has shown this message while it was typed.
+    pub(super) fn typed_here(&mut self, message: MessageId) {
+        self.typed.insert(message.to_string());
+    }
+
+    /// What was open is over.
+    fn close(&mut self) -> Option<Piece> {
+        self.open.take().filter(|open| !open.again).map(|_| Piece::EndText)
     }
 
     pub(super) fn partial(&mut self, partial: &Partial) -> Vec<Piece> {
@@ -57,16 +85,25 @@ impl Progress {
             .as_ref()
             .is_some_and(|open| open.message == partial.message && open.block == partial.block);
         if !same {
-            pieces.extend(self.open.take().map(|_| Piece::EndText));
-            self.open =
-                Some(Open { message: partial.message.clone(), block: partial.block, shown: String::new() });
+            pieces.extend(self.close());
+            self.open = Some(Open {
+                message: partial.message.clone(),
+                block: partial.block,
+                shown: String::new(),
+                again: partial.message == self.done_message && !self.done.is_empty(),
+            });
         }
         let Some(open) = &mut self.open else { return pieces };
         // After a reconnect the daemon begins again at an offset of its own; what was shown stays.
         let known = open.shown.len().checked_sub(usize::try_from(partial.offset).unwrap_or(usize::MAX));
         if let Some(new) = known.and_then(|known| partial.text.get(known..)).filter(|new| !new.is_empty()) {
             open.shown.push_str(new);
-            pieces.push(Piece::Text(visible(new).into_owned()));
+            if !open.again {
+                pieces.push(Piece::Text(visible(new).into_owned()));
+            } else if !self.done.iter().any(|done| done.starts_with(&open.shown)) {
+                open.again = false;
+                pieces.push(Piece::Text(visible(&open.shown).into_owned()));
+            }
         }
         pieces
     }
@@ -78,7 +115,7 @@ impl Progress {
                 "assistant" => self.assistant(&data),
                 "user" => self.tool_results(&data),
                 "system" => self.system(&data),
-                "result" => self.open.take().map(|_| Piece::EndText).into_iter().collect(),
+                "result" => self.close().into_iter().collect(),
                 _ => Vec::new(),
             },
             Kind::Own(own) => self.own(*own, &data),
@@ -88,11 +125,16 @@ impl Progress {
     fn assistant(&mut self, data: &Value) -> Vec<Piece> {
         let inner = data["parent_tool_use_id"].is_string();
         let mut pieces = Vec::new();
+        let id = str_of(&data["message"], "id");
+        if !inner && id != self.done_message {
+            self.done_message = id.to_owned();
+            self.done.clear();
+        }
         for block in data["message"]["content"].as_array().into_iter().flatten() {
             match block["type"].as_str() {
                 Some("text") if !inner => self.text(str_of(block, "text"), &mut pieces),
                 Some("tool_use") => {
-                    pieces.extend(self.open.take().map(|_| Piece::EndText));
+                    pieces.extend(self.close());
                     let indent = if inner { "  " } else { "" };
                     let name = tool_name(str_of(block, "name"));
                     let room = self.width.saturating_sub(indent.len() + name.chars().count() + 4);
@@ -109,7 +151,8 @@ impl Progress {
     /// A complete text block: what was not shown of it yet.
     fn text(&mut self, text: &str, pieces: &mut Vec<Piece>) {
         self.last_text = text.to_owned();
-        let rest = match self.open.take() {
+        self.done.push(text.to_owned());
+        let rest = match self.open.take().filter(|open| !open.again) {
             Some(open) => match text.strip_prefix(open.shown.as_str()) {
                 Some(rest) => rest,
                 None => {
@@ -175,7 +218,11 @@ impl Progress {
         let line = |style, text: String| vec![Piece::Line(style, one_line(&text, self.width))];
         match own {
             OwnKind::InputAccepted if self.show_input => {
-                line(Style::Bold, format!("> {}", str_of(data, "text")))
+                if self.typed.remove(str_of(data, "message_id")) {
+                    return Vec::new();
+                }
+                let who = one_line(str_of(data, "by"), 40);
+                line(Style::Bold, format!("{who}> {}", str_of(data, "text")))
             }
             OwnKind::PermissionAnswered => {
                 let verb = match data["answer"]["behavior"].as_str() {
@@ -195,7 +242,7 @@ impl Progress {
             OwnKind::Limit => line(Style::Yellow, format!("limit reached: {}", str_of(data, "limit"))),
             OwnKind::Resumed => line(Style::Dim, "the conversation continues".into()),
             OwnKind::Exit => {
-                let mut pieces: Vec<Piece> = self.open.take().map(|_| Piece::EndText).into_iter().collect();
+                let mut pieces: Vec<Piece> = self.close().into_iter().collect();
                 let cause = str_of(data, "cause");
                 if !matches!(cause, "" | "stopped" | "finished") {
                     pieces.push(Piece::Line(Style::Red, format!("claude ended: {}", one_line(cause, 40))));

@@ -5,6 +5,7 @@ use super::escape::one_line;
 use super::failure::Failure;
 use super::out::Style;
 use castra_proto::api::{Fork, TranscriptInfo};
+use castra_proto::session::Trouble;
 use castra_proto::{ErrorCode, Session, SessionSpec, Timestamp};
 use clap::Args;
 use serde_json::json;
@@ -97,6 +98,9 @@ fn row(session: &Session, now: Timestamp) -> Vec<String> {
     if session.flags.degraded.is_some() {
         state.push_str(" degraded");
     }
+    if session.flags.trouble.is_some() {
+        state.push_str(" trouble");
+    }
     if session.queued > 0 {
         state.push_str(&format!(" +{}", session.queued));
     }
@@ -148,6 +152,8 @@ fn describe(session: &Session, now: Timestamp) -> String {
     add("pid", session.pid.map(|pid| pid.to_string()));
     add("stale", session.flags.stale.map(|since| format!("the host has not answered since {since}")));
     add("degraded", session.flags.degraded.map(|since| format!("the disk is full since {since}")));
+    let trouble = |trouble: &Trouble| format!("{} (since {})", trouble.reason, trouble.since);
+    add("trouble", session.flags.trouble.as_ref().map(trouble));
     let kind = serde_json::to_value(session.sandbox.kind).ok();
     let reason = session.sandbox.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     add("sandbox", kind.and_then(|kind| kind.as_str().map(|kind| format!("{kind}{reason}"))));

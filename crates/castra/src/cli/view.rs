@@ -42,6 +42,10 @@ pub(super) struct View {
     /// That block is complete: the next words begin another.
     block_over: bool,
     spinner: Option<Spinner>,
+    /// A person types on this terminal, which echoes it.
+    typing: bool,
+    /// The prompt is the last thing on the screen, perhaps with the beginning of a line behind it.
+    prompted: bool,
 }
 
 struct Spinner {
@@ -52,6 +56,8 @@ struct Spinner {
 
 /// Between two frames of the spinner.
 pub(super) const TICK: Duration = Duration::from_millis(120);
+/// Asks for a line of a conversation.
+const PROMPT: &str = "> ";
 const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 
 impl View {
@@ -69,6 +75,8 @@ impl View {
             on_stdout: String::new(),
             block_over: true,
             spinner,
+            typing: false,
+            prompted: false,
         }
     }
 
@@ -95,7 +103,7 @@ impl View {
 
     fn pieces(&mut self, pieces: Vec<Piece>) -> Result<(), Failure> {
         for piece in pieces {
-            self.clear_spinner();
+            self.make_room();
             match piece {
                 Piece::Line(style, text) => {
                     self.end_line()?;
@@ -138,7 +146,7 @@ impl View {
 
     /// The answer on stdout, unless exactly it is what stands there already.
     pub(super) fn answer(&mut self, text: &str) -> Result<(), Failure> {
-        self.clear_spinner();
+        self.make_room();
         self.end_line()?;
         let shown = std::mem::take(&mut self.on_stdout);
         if shown.trim_end() == super::escape::visible(text).trim_end() && !shown.is_empty() {
@@ -153,7 +161,7 @@ impl View {
 
     /// A line for the person, whatever is shown otherwise.
     pub(super) fn note(&mut self, text: &str) -> Result<(), Failure> {
-        self.clear_spinner();
+        self.make_room();
         self.end_line()?;
         self.out.note(text);
         Ok(())
@@ -164,6 +172,7 @@ impl View {
         if self.mid_line {
             return;
         }
+        self.leave_prompt();
         let Some(spinner) = &mut self.spinner else { return };
         spinner.frame = (spinner.frame + 1) % FRAMES.len();
         spinner.shown = true;
@@ -190,6 +199,43 @@ impl View {
         }
     }
 
+    /// What is typed is on the screen: it is asked for, and never shown a second time.
+    pub(super) fn expect_typing(&mut self) {
+        self.typing = true;
+    }
+
+    /// Asks for a line, unless that is done already or nobody types here.
+    pub(super) fn prompt(&mut self) -> Result<(), Failure> {
+        if self.typing && !self.prompted {
+            self.make_room();
+            self.end_line()?;
+            self.out.raw_note(PROMPT);
+            self.prompted = true;
+        }
+        Ok(())
+    }
+
+    /// A line was typed: the cursor is at the beginning of the next.
+    pub(super) fn line_typed(&mut self) {
+        if self.typing {
+            self.prompted = false;
+            self.mid_line = false;
+        }
+    }
+
+    /// What was typed behind the prompt stays to be seen: the terminal keeps it until Enter, and nobody can ask
+    /// it for that.
+    fn leave_prompt(&mut self) {
+        if std::mem::take(&mut self.prompted) {
+            self.out.raw_note("\n");
+        }
+    }
+
+    fn make_room(&mut self) {
+        self.clear_spinner();
+        self.leave_prompt();
+    }
+
     /// From now on the spinner counts from zero.
     pub(super) fn restart_clock(&mut self) {
         if let Some(spinner) = &mut self.spinner {
@@ -200,6 +246,6 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        self.clear_spinner();
+        self.make_room();
     }
 }

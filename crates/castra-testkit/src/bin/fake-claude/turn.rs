@@ -17,10 +17,11 @@ pub(crate) enum After {
 }
 
 /// What can be asked of it: the first word of the prompt's last line. Anything else is echoed.
-pub(crate) const PROMPTS: [(&str, &str); 15] = [
+pub(crate) const PROMPTS: [(&str, &str); 16] = [
     ("echo TEXT", "answers TEXT"),
     ("flood N [BYTES]", "N assistant messages of BYTES each, as fast as they can be written"),
     ("deltas N [BYTES]", "one message in N text deltas of BYTES each"),
+    ("linger N [BYTES]", "as deltas, and then nothing: its message stays open until an interrupt"),
     ("drip N MS", "one message in N words, one each MS milliseconds"),
     ("line SIZE", "one line with a text of SIZE bytes; kB and MB are known"),
     ("garbage", "lines that are none: NUL, arrays, numbers, binary, unknown types, kinds of castra's own"),
@@ -43,6 +44,7 @@ pub(crate) fn turn(voice: &mut Voice, mind: &mut Mind, prompt: &str) -> After {
     match word {
         "flood" => flood(voice, number(1000), number(200)),
         "deltas" => deltas(voice, number(1000), number(20)),
+        "linger" => return linger(voice, mind, number(1000), number(20)),
         "drip" => return drip(voice, mind, number(10), number(100)),
         "line" => say(voice, &"x".repeat(number(1 << 20))),
         "garbage" => garbage(voice),
@@ -123,10 +125,18 @@ fn delta(voice: &mut Voice, text: &str) {
 }
 
 fn close_block(voice: &mut Voice, text: &str) {
+    whole_block(voice, text);
+    close_message(voice);
+}
+
+fn whole_block(voice: &mut Voice, text: &str) {
     let text = quoted(text);
     voice.line(&format!(
         r#""type":"assistant","message":{{"id":"msg_open","type":"message","role":"assistant","model":"fake","content":[{{"type":"text","text":{text}}}],"stop_reason":null,"usage":{{"input_tokens":1,"output_tokens":1}}}},"parent_tool_use_id":null"#
     ));
+}
+
+fn close_message(voice: &mut Voice) {
     voice.event(r#"{"type":"content_block_stop","index":0}"#);
     voice.event(r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}"#);
     voice.event(r#"{"type":"message_stop"}"#);
@@ -140,6 +150,20 @@ fn deltas(voice: &mut Voice, count: usize, bytes: usize) {
     }
     close_block(voice, &piece.repeat(count));
     voice.result(&format!("{count} deltas"));
+}
+
+/// Its text is whole and its message is not: a reader must keep the beginning of it, and show none of it.
+fn linger(voice: &mut Voice, mind: &mut Mind, count: usize, bytes: usize) -> After {
+    let piece = "y".repeat(bytes);
+    open_block(voice);
+    for _ in 0..count {
+        delta(voice, &piece);
+    }
+    whole_block(voice, &piece.repeat(count));
+    voice.flush();
+    let after = pause(voice, mind, None);
+    close_message(voice);
+    after
 }
 
 fn drip(voice: &mut Voice, mind: &mut Mind, count: usize, ms: usize) -> After {

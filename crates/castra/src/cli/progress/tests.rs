@@ -110,6 +110,46 @@ fn streamed_text_is_shown_once() {
     assert_eq!(progress.words_so_far(), "Hello world");
 }
 
+/// A daemon that was killed behind the event that closed a block has that block open again, until it has read the
+/// shim's log to its end.
+#[test]
+fn a_text_that_was_shown_whole_is_not_shown_again() {
+    let mut progress = Progress::new(80);
+    let whole = |words: &str| event("assistant", &says("m", json!({"type":"text","text":words})));
+    progress.event(&whole("Hello world"));
+    let mut seen = progress.partial(&partial("m", 0, 0, "Hello"));
+    seen.extend(progress.partial(&partial("m", 0, 5, " world")));
+    assert_eq!((seen.as_slice(), progress.words_so_far()), ([].as_slice(), "Hello world"));
+    // The next block of that message is known for another one once it differs, and not later than when it is whole.
+    seen.extend(progress.partial(&partial("m", 1, 0, "Hel")));
+    seen.extend(progress.partial(&partial("m", 1, 3, "p is")));
+    seen.extend(progress.partial(&partial("m", 1, 7, " near")));
+    seen.extend(progress.event(&whole("Help is near.")));
+    seen.extend(progress.partial(&partial("m", 2, 0, "Hello")));
+    seen.extend(progress.event(&whole("Hello")));
+    assert_eq!(
+        seen,
+        [text("Help is"), text(" near"), text("."), Piece::EndText, text("Hello"), Piece::EndText]
+    );
+    // Another message may well begin with the same words.
+    assert_eq!(progress.partial(&partial("n", 0, 0, "Hello")), [text("Hello")]);
+}
+
+#[test]
+fn who_said_it_is_shown_unless_it_was_typed_here() {
+    let mut progress = Progress::new(80);
+    let (mine, other) = (MessageId::now(), MessageId::now());
+    let said = |id: MessageId, by: &str| {
+        event("input_accepted", &json!({"message_id": id, "by": by, "text": "hello\nyou"}))
+    };
+    assert_eq!(progress.event(&said(other, "cli")), [], "only a conversation shows what people say");
+    progress.show_input = true;
+    progress.typed_here(mine);
+    assert_eq!(progress.event(&said(mine, "cli")), []);
+    assert_eq!(progress.event(&said(other, "cli")), [line(Style::Bold, "cli> hello you")]);
+    assert_eq!(progress.event(&said(other, "token:7")), [line(Style::Bold, "token:7> hello you")]);
+}
+
 #[test]
 fn a_message_that_is_cut_off_ends_its_line() {
     let mut progress = Progress::new(80);
