@@ -27,4 +27,5 @@ pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};
 pub use error::{Error, Result};
 pub use frame::{ByteStream, EventFrame, Frame, ServerSubscription, Subscription};
 pub use handle::{Approver, Events, Messages, Session, Spoken};
+pub use session::screen::{Picture, TypeError, View};
 pub use supervisor::{Caller, Direction, ExportFormat, ListFilter, Supervisor, upload_scope};

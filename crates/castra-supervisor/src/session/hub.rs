@@ -3,6 +3,7 @@
 //! A head is a number and carries nothing. The ring is a cache of rows, never a queue: whoever misses
 //! it reads the store, so that a slow reader slows only itself.
 
+use super::screen::Screen;
 use crate::frame::{EventFrame, encode};
 use castra_claude::open::{BlockKind, OpenMessage};
 use castra_proto::SessionId;
@@ -32,6 +33,8 @@ pub(crate) struct Hub {
     pub messages: watch::Sender<u64>,
     /// Wakes the actor: there is a new row for it.
     pub poke: Notify,
+    /// What a session on a terminal shows.
+    pub screen: Arc<Screen>,
     // Std mutexes: held for a few instructions, never across an await.
     tail: Mutex<Tail>,
     open: Mutex<Open>,
@@ -56,6 +59,7 @@ impl Hub {
             head: watch::Sender::new(Head::default()),
             messages: watch::Sender::new(0),
             poke: Notify::new(),
+            screen: Arc::default(),
             tail: Mutex::default(),
             open: Mutex::default(),
         }

@@ -9,6 +9,8 @@ pub(crate) mod forward;
 pub(crate) mod hub;
 pub(crate) mod launch;
 pub(crate) mod records;
+pub(crate) mod screen;
 pub(crate) mod state;
 pub(crate) mod stop;
+pub(crate) mod tty;
 pub(crate) mod view;

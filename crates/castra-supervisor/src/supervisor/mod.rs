@@ -10,6 +10,7 @@ pub(crate) mod messages;
 pub(crate) mod pack;
 pub(crate) mod permissions;
 mod start;
+mod terminal;
 mod tokens;
 mod transcripts;
 
