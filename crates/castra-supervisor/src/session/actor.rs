@@ -8,6 +8,7 @@ use super::finish::Ending;
 use super::forward::Forward;
 use super::hub::Hub;
 use super::stop::Deadlines;
+use super::tty::Tty;
 use super::view::{Added, Given, Offers, View};
 use crate::engine::{Engine, json_text, now};
 use crate::failpoint::failpoint;
@@ -16,6 +17,7 @@ use crate::{Error, Result};
 use castra_claude::decode::Decoder;
 use castra_claude::launch::initialize_id;
 use castra_proto::shim::relay::RelayError;
+use castra_proto::spec::Mode;
 use castra_proto::{RunId, RunState, SessionId, SessionSpec, Timestamp};
 use castra_store::{Change, Commit, CommitError, RunUpdate, SessionUpdate};
 use std::sync::Arc;
@@ -85,6 +87,8 @@ pub(crate) struct Actor<'a> {
     pub run: Run,
     pub given: Given,
     pub decoder: Decoder,
+    /// Of a session on a terminal.
+    pub tty: Option<Tty>,
     /// Folded and not yet committed.
     pub added: Added,
     pub changes: Vec<Change>,
@@ -148,6 +152,7 @@ impl<'a> Actor<'a> {
             id,
             given: Given { init_id: initialize_id(run.id), permission_timeout_s: spec.permission_timeout_s },
             deadlines: Deadlines::new(&spec, &view),
+            tty: (spec.mode == Mode::Terminal).then(Tty::new),
             spec,
             view,
             run: Run {
@@ -233,6 +238,7 @@ impl<'a> Actor<'a> {
                     // What is uncommitted is decoded again: the log is the journal in front of the store.
                     self.begin_again().await?;
                     let from = self.run.hold.unwrap_or(self.run.cursor + 1).min(self.run.cursor + 1);
+                    let from = self.tty_begin().unwrap_or(from);
                     self.replaying = from <= self.run.cursor;
                     writer.follow(from).await?;
                     failpoint!("joined");
@@ -283,6 +289,7 @@ impl<'a> Actor<'a> {
             tokio::select! {
                 biased;
                 message = reader.next() => self.take(message?, reader).await?,
+                () = hub.screen.hands.notified() => self.tty_hands().await?,
                 () = hub.poke.notified() => {
                     self.load_commands().await?;
                     self.pump().await?;
@@ -292,6 +299,7 @@ impl<'a> Actor<'a> {
                         self.commit().await?;
                         self.act().await?;
                     }
+                    self.tty_look().await?;
                     self.on_deadline().await?;
                 }
             }
@@ -302,7 +310,8 @@ impl<'a> Actor<'a> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        [self.lazy, self.deadlines.next(&self.view)].into_iter().flatten().min()
+        let tty = self.tty.as_ref().and_then(|tty| tty.next(!self.commands.waiting.is_empty()));
+        [self.lazy, tty, self.deadlines.next(&self.view)].into_iter().flatten().min()
     }
 
     /// Takes one message of the shim's and all that is there behind it, then commits once.
@@ -394,7 +403,7 @@ impl<'a> Actor<'a> {
             ..SessionUpdate::default()
         }));
         // A decoder that is not back where it stood holds nothing yet, and what it will hold must stay in the log.
-        let hold = if self.replaying { self.run.hold } else { self.decoder.hold() };
+        let hold = if self.replaying { self.run.hold } else { self.hold() };
         commit.changes.push(Change::Run(RunUpdate {
             n: self.run.n,
             state: Some(self.view.state),

@@ -63,7 +63,7 @@ impl Actor<'_> {
         self.commands.writing.clear();
         self.commands.interrupting = false;
         self.stop_again().await?;
-        if !self.view.ready {
+        if !self.view.ready && self.tty.is_none() {
             let line = self.initialize_line().await?;
             self.write(Uuid::new_v5(&self.run.id.0, b"initialize"), &line).await?;
         }
@@ -94,11 +94,15 @@ impl Actor<'_> {
         let waiting: Vec<_> =
             self.commands.waiting.iter().map(|message| (message.id, message.if_busy)).collect();
         match choose(state, &waiting) {
+            Choice::Write(id) if self.tty.is_some() => self.tty_deliver(id).await?,
             Choice::Write(id) => self.deliver(id).await?,
             Choice::Interrupt => {
                 self.commands.interrupting = true;
                 let id = Uuid::new_v4();
-                self.write(id, &input::interrupt(&id.to_string())).await?;
+                match self.tty {
+                    Some(_) => self.tty_interrupt(id).await?,
+                    None => self.write(id, &input::interrupt(&id.to_string())).await?,
+                }
             }
             Choice::Wait => {}
         }
@@ -144,6 +148,9 @@ impl Actor<'_> {
                     .find(|pending| Some(&pending.request_id) == command.subject.as_ref());
                 let answer = serde_json::from_value::<PermissionAnswer>(command.args.clone());
                 match (pending, answer) {
+                    (Some(_), Ok(answer)) if self.tty.is_some() => {
+                        self.tty_answer(command.id.0, &answer).await?;
+                    }
                     (Some(pending), Ok(answer)) => {
                         let line = input::permission(pending, &answer);
                         self.write(command.id.0, &line).await?;
@@ -152,6 +159,14 @@ impl Actor<'_> {
                     // claude took it back before the answer was written.
                     _ => self.command_done(command.id, CommandState::Superseded, None),
                 }
+            }
+            INTERRUPT if self.tty.is_some() => {
+                self.tty_interrupt(command.id.0).await?;
+                self.command_done(command.id, CommandState::Done, None);
+            }
+            CONTROL if self.tty.is_some() => {
+                let error = json!({"error": "a session on a terminal takes no control requests"});
+                self.command_done(command.id, CommandState::Superseded, Some(error));
             }
             INTERRUPT => self.write(command.id.0, &input::interrupt(&request_id)).await?,
             CONTROL => {

@@ -7,13 +7,14 @@ use super::state::Cause;
 use super::view::Origin;
 use crate::engine::{Engine, now};
 use crate::host::{Files, ShimReader};
+use crate::terminal::DEFAULT_SIZE;
 use crate::{Error, Result};
-use castra_claude::config::{FirstRun, claude_json};
+use castra_claude::config::{FirstRun, Settled, claude_json};
 use castra_claude::launch::{Conversation, Demo, Launch, LaunchContext, launch};
 use castra_claude::transcript::project_key;
-use castra_proto::shim::StartSpec;
+use castra_proto::shim::{Pty, StartSpec};
 use castra_proto::shim::relay::{At, Probe};
-use castra_proto::spec::Home;
+use castra_proto::spec::{Home, Mode};
 use castra_proto::{ErrorCode, RunId, SessionId, SessionSpec};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -203,6 +204,15 @@ impl Actor<'_> {
             ),
         )?;
         self.put_files(files, &place, &launched).await?;
+        let (mut pty, mut tails) = (None, Vec::new());
+        if self.spec.mode == Mode::Terminal {
+            let only = (self.spec.home == Home::User).then_some(self.view.claude_session_id).flatten();
+            tails = super::tty::rules(&place.config_dir, project_name(&place.project_dir), only);
+            pty = Some(Pty { rows: DEFAULT_SIZE.rows, cols: DEFAULT_SIZE.cols });
+            if self.spec.home == Home::Isolated {
+                settle(files, &place, &launched.settled).await?;
+            }
+        }
         self.still_there(&place).await?;
         let (decision, mut paths) = engine.confine(&self.spec, &place).await?;
         let argv = match &decision.wrap {
@@ -228,8 +238,8 @@ impl Actor<'_> {
             wrapped: decision.wrap.is_some(),
             memory_bytes: self.spec.limits.memory_mb.map(|mb| mb << 20),
             segment_bytes: None,
-            pty: None,
-            files: Vec::new(),
+            pty,
+            files: tails,
         })
     }
 
@@ -308,6 +318,15 @@ async fn first_run(files: &dyn Files, place: &Place) -> Result<()> {
     }
     let trusted = [place.work.as_str()];
     let json = claude_json(existing, &FirstRun { trusted: &trusted, ..FirstRun::default() });
+    crate::host::put(files, at, 0o600, false, json.to_string().into_bytes().into()).await?;
+    Ok(())
+}
+
+/// What a terminal would ask at its start, answered in `.claude.json` at each start.
+async fn settle(files: &dyn Files, place: &Place, settled: &Settled) -> Result<()> {
+    let at = At::dir(&place.config_dir, ".claude.json");
+    let existing = whole(files, at.clone()).await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let json = settled.claude_json(existing);
     crate::host::put(files, at, 0o600, false, json.to_string().into_bytes().into()).await?;
     Ok(())
 }

@@ -16,6 +16,9 @@ impl Actor<'_> {
         let bytes = record.bytes.len();
         let replayed = record.seq <= self.run.cursor;
         self.deadlines.heard();
+        if self.tty.is_some() {
+            self.tty_record(&record, replayed);
+        }
         match record.stream {
             Stream::Out | Stream::Err => {
                 let stream = if record.stream == Stream::Out { StreamIn::Out } else { StreamIn::Err };

@@ -179,6 +179,10 @@ impl Actor<'_> {
     }
 
     async fn ask_to_end(&mut self) -> Result<()> {
+        if self.tty.is_some() {
+            // A terminal has no polite way: SIGTERM ends it in 0.1 s and restores its modes (facts/claude-cli.md §7).
+            return self.stop_harder(Step::Polite).await;
+        }
         if let Some(in_flight) = self.view.in_flight.clone() {
             let id = Uuid::new_v4();
             self.write(id, &input::cancel_async_message(&id.to_string(), in_flight.message.0)).await?;

@@ -137,6 +137,20 @@ impl Tty {
 }
 
 impl Actor<'_> {
+    /// The oldest record that a decoder still needs.
+    pub(crate) fn hold(&self) -> Option<u64> {
+        self.tty.as_ref().map_or_else(|| self.decoder.hold(), Tty::hold)
+    }
+
+    /// A terminal's run is followed from its first record: the screen is what all of them made of it.
+    pub(crate) fn tty_begin(&mut self) -> Option<u64> {
+        self.tty.as_mut().map(|tty| {
+            *tty = Tty::new();
+            self.hub.screen.begin();
+            1
+        })
+    }
+
     fn look(&self) -> Screen {
         self.hub
             .screen
@@ -233,11 +247,8 @@ impl Actor<'_> {
         if !waiting {
             // A person answered, or claude took it back; an answer of castra's is settled when it is typed.
             for pending in self.view.pending.clone() {
-                let Some(line) = self.synthetic(Fact::PermissionWithdrawn { request_id: pending.request_id })
-                else {
-                    continue;
-                };
-                self.view.apply_fact(line, now(), &self.given, &mut self.added);
+                let gone = Fact::PermissionWithdrawn { request_id: pending.request_id };
+                self.view.apply_fact(gone, now(), &self.given, &mut self.added);
             }
             return;
         }
@@ -248,11 +259,7 @@ impl Actor<'_> {
         let since = tty.state.as_ref().and_then(|state| state.since_ms).unwrap_or_default();
         let id = Uuid::new_v5(&self.run.id.0, format!("dialog {since}").as_bytes()).to_string();
         let asked = answer::asked(&id, &dialog, tty.tail.calls());
-        self.view.apply_fact(Fact::PermissionAsked(asked), now(), &self.given, &mut self.added);
-    }
-
-    fn synthetic(&self, fact: Fact) -> Option<Fact> {
-        self.tty.as_ref().map(|_| fact)
+        self.view.apply_fact(Fact::PermissionAsked(Box::new(asked)), now(), &self.given, &mut self.added);
     }
 
     /// What those who sit at the terminal did.

@@ -296,7 +296,7 @@ impl View {
         }
     }
 
-    fn apply_fact(&mut self, fact: Fact, at: Timestamp, given: &Given, added: &mut Added) {
+    pub(crate) fn apply_fact(&mut self, fact: Fact, at: Timestamp, given: &Given, added: &mut Added) {
         match fact {
             Fact::Init(init) => {
                 self.model = init.model.or(self.model.take());
