@@ -99,10 +99,7 @@ impl Actor<'_> {
             Choice::Interrupt => {
                 self.commands.interrupting = true;
                 let id = Uuid::new_v4();
-                match self.tty {
-                    Some(_) => self.tty_interrupt(id).await?,
-                    None => self.write(id, &input::interrupt(&id.to_string())).await?,
-                }
+                self.write(id, &self.interrupt_bytes(id)).await?;
             }
             Choice::Wait => {}
         }
@@ -138,6 +135,9 @@ impl Actor<'_> {
     }
 
     async fn execute(&mut self, command: &CommandRow) -> Result<()> {
+        if self.tty.is_some() && self.tty_execute(command).await? {
+            return Ok(());
+        }
         let request_id = command.id.to_string();
         match command.kind.as_str() {
             PERMISSION => {
@@ -148,9 +148,6 @@ impl Actor<'_> {
                     .find(|pending| Some(&pending.request_id) == command.subject.as_ref());
                 let answer = serde_json::from_value::<PermissionAnswer>(command.args.clone());
                 match (pending, answer) {
-                    (Some(_), Ok(answer)) if self.tty.is_some() => {
-                        self.tty_answer(command.id.0, &answer).await?;
-                    }
                     (Some(pending), Ok(answer)) => {
                         let line = input::permission(pending, &answer);
                         self.write(command.id.0, &line).await?;
@@ -159,14 +156,6 @@ impl Actor<'_> {
                     // claude took it back before the answer was written.
                     _ => self.command_done(command.id, CommandState::Superseded, None),
                 }
-            }
-            INTERRUPT if self.tty.is_some() => {
-                self.tty_interrupt(command.id.0).await?;
-                self.command_done(command.id, CommandState::Done, None);
-            }
-            CONTROL if self.tty.is_some() => {
-                let error = json!({"error": "a session on a terminal takes no control requests"});
-                self.command_done(command.id, CommandState::Superseded, Some(error));
             }
             INTERRUPT => self.write(command.id.0, &input::interrupt(&request_id)).await?,
             CONTROL => {

@@ -160,10 +160,6 @@ impl Screen {
         })
     }
 
-    pub(crate) fn is_live(&self) -> bool {
-        self.shared().live
-    }
-
     fn hand(&self, hand: Hand) -> Result<(), TypeError> {
         let mut shared = self.shared();
         if !shared.live {

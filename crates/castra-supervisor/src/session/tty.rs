@@ -4,12 +4,14 @@
 //! go to the screen. What is typed is a paste, quiet, then Enter; Enter alone makes it a message that is with claude.
 
 use super::actor::Actor;
+use super::commands::{CONTROL, INTERRUPT, PERMISSION};
 use super::view::Effect;
 use crate::Result;
 use crate::engine::now;
 use crate::host::Record;
 use crate::terminal::Size;
 use castra_claude::fact::{Decoded, Fact};
+use castra_claude::input;
 use castra_claude::line::{RecordIn, StreamIn};
 use castra_claude::tail::{Tail, Told};
 use castra_claude::terminal::answer::{self, Expect};
@@ -17,10 +19,11 @@ use castra_claude::terminal::screen::{Dialog, Screen, screen};
 use castra_claude::terminal::signal::{State, Status};
 use castra_claude::terminal::typing::{ENTER, PROBE, type_text};
 use castra_proto::api::SendMessage;
-use castra_proto::permission::PermissionAnswer;
+use castra_proto::permission::{PermissionAnswer, PermissionRequest};
 use castra_proto::shim::{How, Note, Stream, TailRule, Which};
 use castra_proto::{MessageId, RunState};
-use castra_store::CommandState;
+use castra_store::{CommandRow, CommandState};
+use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -38,8 +41,7 @@ const ENTERS: u32 = 5;
 const CLEAR: &[u8] = b"\x15";
 const ESC: &[u8] = b"\x1b";
 
-/// Index of the rule for transcripts, and of the one for claude's state file.
-const TRANSCRIPTS: u8 = 0;
+/// Index of the rule for claude's state file.
 const STATE: u8 = 1;
 
 /// What the shim tails for a run on a terminal. `project`: the transcripts' folder, below the config folder.
@@ -79,6 +81,8 @@ pub(crate) struct Tty {
     /// Entered and not seen back: the message and its text.
     sent: Option<(Uuid, String)>,
     looked: Instant,
+    /// The dialog that was asked about last. It stays on the screen for a moment after its answer.
+    asked: Option<String>,
 }
 
 /// A message on its way into the composer.
@@ -119,6 +123,7 @@ impl Tty {
             answering: None,
             sent: None,
             looked: now,
+            asked: None,
         }
     }
 
@@ -238,11 +243,11 @@ impl Actor<'_> {
             if stream == Stream::Pty && matches!(self.look(), Screen::Prompt(_)) {
                 self.view.ready = true;
                 self.view.shift(super::state::Cause::Ready, now(), &mut self.added);
-                self.added.effects.push(Effect::Ready(serde_json::json!({})));
+                self.added.effects.push(Effect::Ready(json!({})));
             }
             return;
         }
-        let Some(tty) = &self.tty else { return };
+        let Some(tty) = &mut self.tty else { return };
         let waiting = tty.state.as_ref().is_some_and(|state| state.status == Some(Status::Waiting));
         if !waiting {
             // A person answered, or claude took it back; an answer of castra's is settled when it is typed.
@@ -252,12 +257,14 @@ impl Actor<'_> {
             }
             return;
         }
-        if !self.view.pending.is_empty() {
+        let since = tty.state.as_ref().and_then(|state| state.since_ms).unwrap_or_default();
+        let id = Uuid::new_v5(&self.run.id.0, format!("dialog {since}").as_bytes()).to_string();
+        if !self.view.pending.is_empty() || tty.asked.as_ref() == Some(&id) {
             return;
         }
         let Screen::Dialog(dialog) = self.look() else { return };
-        let since = tty.state.as_ref().and_then(|state| state.since_ms).unwrap_or_default();
-        let id = Uuid::new_v5(&self.run.id.0, format!("dialog {since}").as_bytes()).to_string();
+        let Some(tty) = &mut self.tty else { return };
+        tty.asked = Some(id.clone());
         let asked = answer::asked(&id, &dialog, tty.tail.calls());
         self.view.apply_fact(Fact::PermissionAsked(Box::new(asked)), now(), &self.given, &mut self.added);
     }
@@ -382,7 +389,7 @@ impl Actor<'_> {
                 self.command_done(
                     castra_proto::CommandId(command),
                     CommandState::Superseded,
-                    Some(serde_json::json!({"error": error.to_string()})),
+                    Some(json!({"error": error.to_string()})),
                 );
                 Ok(())
             }
@@ -409,12 +416,42 @@ impl Actor<'_> {
         self.write(id, &step.bytes).await
     }
 
-    /// Ends the turn as a person would.
-    pub(crate) async fn tty_interrupt(&mut self, id: Uuid) -> Result<()> {
-        if self.view.state != RunState::Idle {
-            self.write(id, ESC).await?;
+    /// What ends the turn: Esc, as a person would, or the control request.
+    pub(crate) fn interrupt_bytes(&self, id: Uuid) -> Vec<u8> {
+        match self.tty {
+            Some(_) => ESC.to_vec(),
+            None => input::interrupt(&id.to_string()),
         }
-        Ok(())
+    }
+
+    /// Carries out what a terminal needs keys for. False: it is the same as on a stream.
+    pub(crate) async fn tty_execute(&mut self, command: &CommandRow) -> Result<bool> {
+        match command.kind.as_str() {
+            PERMISSION => {
+                let asked =
+                    |pending: &PermissionRequest| Some(&pending.request_id) == command.subject.as_ref();
+                let given = serde_json::from_value::<PermissionAnswer>(command.args.clone());
+                match given {
+                    Ok(given) if self.view.pending.iter().any(asked) => {
+                        self.tty_answer(command.id.0, &given).await?;
+                    }
+                    _ => self.command_done(command.id, CommandState::Superseded, None),
+                }
+            }
+            INTERRUPT => {
+                // Esc at the prompt would mean something else.
+                if self.view.state != RunState::Idle {
+                    self.write(command.id.0, ESC).await?;
+                }
+                self.command_done(command.id, CommandState::Done, None);
+            }
+            CONTROL => {
+                let error = json!({"error": "a session on a terminal takes no control requests"});
+                self.command_done(command.id, CommandState::Superseded, Some(error));
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 }
 

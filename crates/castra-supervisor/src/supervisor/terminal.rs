@@ -28,7 +28,8 @@ impl Supervisor {
     pub async fn type_keys(&self, id: SessionId, words: &[String]) -> Result<()> {
         self.has_terminal(id).await?;
         let hub = self.engine.hub(id).await?;
-        let modes = hub.screen.with(|terminal| keys::Modes { application_cursor: terminal.modes().is_set(1) });
+        let modes =
+            hub.screen.with(|terminal| keys::Modes { application_cursor: terminal.modes().is_set(1) });
         let words = words.iter().map(String::as_str);
         let bytes = keys::keys(words, modes.unwrap_or_default())
             .map_err(|error| Error::new(ErrorCode::InvalidRequest, error.to_string()))?;
