@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 const MOST_LINES: usize = 450;
 const LONGER: &[(&str, &str)] = &[
     ("crates/castra-supervisor/src/session/actor.rs", "one loop: what it keeps and when it commits"),
+    ("crates/castra-supervisor/src/session/tty.rs", "one conversation with a screen"),
     ("crates/castra-supervisor/src/session/view.rs", "one fold over a closed enum of facts"),
 ];
 
