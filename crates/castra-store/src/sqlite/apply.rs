@@ -83,10 +83,12 @@ impl Engine for Writer {
             }
         };
         for (commit, outcome) in commits.iter().zip(&outcomes) {
-            if let (Ok(applied), Some(now)) = (outcome, self.sessions.get(&commit.session))
-                && applied.committed.duplicate_of.is_none()
-            {
-                self.cache.follow(commit, now);
+            let changed = outcome.as_ref().is_ok_and(|applied| applied.committed.duplicate_of.is_none());
+            match self.sessions.get(&commit.session) {
+                Some(now) if changed => self.cache.follow(commit, now),
+                Some(_) => {}
+                // A later commit of the group was refused: how this one left the session is not known here any more.
+                None => self.cache.forget(commit.session),
             }
         }
         self.sessions.retain(|_, now| !now.removed);

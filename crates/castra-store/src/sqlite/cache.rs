@@ -101,6 +101,11 @@ impl Cache {
         }
     }
 
+    /// Whatever is kept of it, or being read, may be old.
+    pub(super) fn forget(&self, id: SessionId) {
+        self.inner().sessions.remove(&id);
+    }
+
     /// The token, or the right to bring it.
     pub(super) fn token(&self, hash: &[u8; 32]) -> Result<TokenRow, Ticket> {
         let inner = self.inner();
