@@ -415,7 +415,14 @@ async fn terminals_and_their_files(bench: Bench) {
     let run = bench.start(&spec).await;
     let (mut reader, mut writer) = bench.join(&run, &spec).await.split();
     writer.follow(1).await.unwrap();
-    let first = follow(&mut reader, |r| r.stream == Stream::File(0)).await;
+    // The line may be read before the size that was written before it.
+    let (mut sized, mut filed) = (false, false);
+    let first = follow(&mut reader, |r| {
+        sized |= r.stream == Stream::Pty;
+        filed |= r.stream == Stream::File(0);
+        sized && filed
+    })
+    .await;
     assert_eq!(bytes_of(&first, Stream::File(0)), b"a line\n");
     writer.resize(24, 80).await.unwrap();
     writer.write(Uuid::new_v4(), b"\n").await.unwrap();

@@ -62,7 +62,7 @@ fn a_request_that_cannot_be_meant_makes_nothing() {
         (json!({"env": {"HOME": "/tmp"}}), ErrorCode::InvalidRequest, &["HOME"]),
         (json!({"extra_args": ["--resume=x"]}), ErrorCode::InvalidRequest, &["--resume"]),
         (json!({"extra_args": ["a prompt"]}), ErrorCode::InvalidRequest, &["a prompt"]),
-        (json!({"mode": "terminal"}), ErrorCode::InvalidRequest, &["terminal"]),
+        (json!({"tui": {"focus": true}}), ErrorCode::InvalidRequest, &["tui", "terminal session"]),
         (json!({"effort": "enormous"}), ErrorCode::InvalidRequest, &["enormous"]),
         (json!({"permission_mode": "bypassPermissions"}), ErrorCode::InvalidRequest, &["root"]),
         (json!({"system_prompt_file": "/no/such/file"}), ErrorCode::InvalidRequest, &["/no/such/file"]),

@@ -9,13 +9,14 @@ use crate::engine::{Engine, now};
 use crate::host::{Files, ShimReader};
 use crate::terminal::DEFAULT_SIZE;
 use crate::{Error, Result};
-use castra_claude::config::{FirstRun, Settled, claude_json};
+use castra_claude::config::Settled;
 use castra_claude::launch::{Conversation, Demo, Launch, LaunchContext, launch};
 use castra_claude::transcript::project_key;
 use castra_proto::shim::relay::{At, Probe};
 use castra_proto::shim::{Pty, StartSpec};
 use castra_proto::spec::{Home, Mode};
 use castra_proto::{ErrorCode, RunId, SessionId, SessionSpec};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -61,7 +62,7 @@ pub(crate) struct Around {
     pub run_id: RunId,
     pub demo: Option<Demo>,
     pub file_texts: BTreeMap<String, String>,
-    pub remembered: Vec<serde_json::Value>,
+    pub remembered: Vec<Value>,
 }
 
 pub(crate) fn context(engine: &Engine, place: &Place, around: Around) -> LaunchContext {
@@ -184,9 +185,6 @@ impl Actor<'_> {
             files.mkdir(self.own(dir), 0o700).await?;
         }
         files.symlink(self.own("home/.local/bin/claude"), cli.path.clone()).await?;
-        if self.spec.home == Home::Isolated {
-            first_run(files, &place).await?;
-        }
         let conversation = self.conversation(files, &place).await?;
         let launched = launch(
             &self.spec,
@@ -204,14 +202,14 @@ impl Actor<'_> {
             ),
         )?;
         self.put_files(files, &place, &launched).await?;
+        if self.spec.home == Home::Isolated {
+            first_run(files, &place, &launched.settled).await?;
+        }
         let (mut pty, mut tails) = (None, Vec::new());
         if self.spec.mode == Mode::Terminal {
             let only = (self.spec.home == Home::User).then_some(self.view.claude_session_id).flatten();
             tails = super::tty::rules(&place.config_dir, project_name(&place.project_dir), only);
             pty = Some(Pty { rows: DEFAULT_SIZE.rows, cols: DEFAULT_SIZE.cols });
-            if self.spec.home == Home::Isolated {
-                settle(files, &place, &launched.settled).await?;
-            }
         }
         self.still_there(&place).await?;
         let (decision, mut paths) = engine.confine(&self.spec, &place).await?;
@@ -305,28 +303,18 @@ impl Actor<'_> {
     }
 }
 
-/// Keeps claude's first-run screens away, for whoever opens this home later.
-async fn first_run(files: &dyn Files, place: &Place) -> Result<()> {
+/// Keeps claude's first-run screens away, in this run and for whoever opens this home later.
+async fn first_run(files: &dyn Files, place: &Place, settled: &Settled) -> Result<()> {
     let at = At::dir(&place.config_dir, ".claude.json");
     let existing = match whole(files, at.clone()).await {
-        Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+        Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok(),
         Err(Error::Host(error)) if is_missing(&error) => None,
         Err(error) => return Err(error),
     };
-    if existing.is_some() {
+    let json = settled.claude_json(existing.clone());
+    if existing.as_ref() == Some(&json) {
         return Ok(());
     }
-    let trusted = [place.work.as_str()];
-    let json = claude_json(existing, &FirstRun { trusted: &trusted, ..FirstRun::default() });
-    crate::host::put(files, at, 0o600, false, json.to_string().into_bytes().into()).await?;
-    Ok(())
-}
-
-/// What a terminal would ask at its start, answered in `.claude.json` at each start.
-async fn settle(files: &dyn Files, place: &Place, settled: &Settled) -> Result<()> {
-    let at = At::dir(&place.config_dir, ".claude.json");
-    let existing = whole(files, at.clone()).await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let json = settled.claude_json(existing);
     crate::host::put(files, at, 0o600, false, json.to_string().into_bytes().into()).await?;
     Ok(())
 }

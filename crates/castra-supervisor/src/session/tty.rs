@@ -132,8 +132,8 @@ impl Tty {
     }
 
     /// When it wants to look again.
-    pub(crate) fn next(&self, waiting: bool) -> Option<Instant> {
-        (waiting || self.typing.is_some() || self.answering.is_some()).then(|| self.looked + LOOK)
+    pub(crate) fn next(&self) -> Option<Instant> {
+        (self.typing.is_some() || self.answering.is_some()).then(|| self.looked + LOOK)
     }
 
     fn is_quiet(&self, since: Instant) -> bool {
@@ -148,12 +148,23 @@ impl Actor<'_> {
     }
 
     /// A terminal's run is followed from its first record: the screen is what all of them made of it.
-    pub(crate) fn tty_begin(&mut self) -> Option<u64> {
-        self.tty.as_mut().map(|tty| {
-            *tty = Tty::new();
-            self.hub.screen.begin();
-            1
-        })
+    pub(crate) async fn tty_begin(&mut self) -> Result<Option<u64>> {
+        if self.tty.is_none() {
+            return Ok(None);
+        }
+        let mut tty = Tty::new();
+        if let Some(in_flight) = &self.view.in_flight
+            && let Some(row) = self.engine.store.message(self.id, in_flight.message).await?
+            && let Some(text) = text_of(&row.body)
+        {
+            // Entered by an earlier daemon and not seen back: it is waited for, and entered again if it still stands.
+            let message = in_flight.message;
+            tty.sent = Some((message.0, text.clone()));
+            tty.typing = Some(Typing { message, text, step: Step::Entered, since: Instant::now(), enters: 0 });
+        }
+        self.tty = Some(tty);
+        self.hub.screen.begin();
+        Ok(Some(1))
     }
 
     fn look(&self) -> Screen {
@@ -285,7 +296,7 @@ impl Actor<'_> {
     /// Begins to type a message, if the composer is there for it.
     pub(crate) async fn tty_deliver(&mut self, id: MessageId) -> Result<()> {
         let Some(row) = self.commands.waiting.iter().find(|message| message.id == id) else { return Ok(()) };
-        let text = serde_json::from_str::<SendMessage>(&row.body).ok().and_then(|body| body.text);
+        let text = text_of(&row.body);
         let composer = match self.look() {
             Screen::Prompt(composer) => composer,
             _ => return Ok(()),
@@ -309,7 +320,9 @@ impl Actor<'_> {
 
     async fn paste(&mut self, id: MessageId, text: &str) -> Result<()> {
         match type_text(text) {
-            Ok(typed) => self.write(Uuid::new_v5(&id.0, b"paste"), &typed.paste).await,
+            // A new id each time: after a crash it is pasted again into a composer that was cleared, and the shim
+            // would drop a double. Enter bears the message's own.
+            Ok(typed) => self.write(Uuid::new_v4(), &typed.paste).await,
             Err(error) => {
                 // Refused when it was sent; here only if the rules have changed since.
                 warn!(session = %self.id, message = %id, %error, "cannot be typed");
@@ -397,6 +410,9 @@ impl Actor<'_> {
     }
 
     async fn go_on_answering(&mut self) -> Result<()> {
+        if self.tty.as_ref().is_none_or(|tty| tty.answering.is_none()) {
+            return Ok(());
+        }
         let shown = match self.look() {
             Screen::Dialog(dialog) => Some(dialog),
             _ => None,
@@ -453,6 +469,11 @@ impl Actor<'_> {
         }
         Ok(true)
     }
+}
+
+/// What a terminal can be told of a message.
+fn text_of(body: &str) -> Option<String> {
+    serde_json::from_str::<SendMessage>(body).ok()?.text
 }
 
 fn is_met(expect: Expect, dialog: Option<&Dialog>) -> bool {

@@ -5,7 +5,9 @@ use super::{Caller, Supervisor};
 use crate::engine::{json_text, now};
 use crate::session::commands::WITHDRAW;
 use crate::{Error, Result, shown};
+use castra_claude::terminal::typing::type_text;
 use castra_proto::api::{IfBusy, Message, MessageAccepted, MessageState, SendMessage, TurnResult};
+use castra_proto::spec::Mode;
 use castra_proto::{ErrorCode, MessageId, OwnKind, SessionId};
 use castra_store::{Change, Commit, Guard, Idempotency, MessageRow, NewMessage, SeqAt};
 use serde_json::json;
@@ -32,6 +34,9 @@ impl Supervisor {
     ) -> Result<MessageAccepted> {
         check(&message)?;
         let row = self.row(id).await?;
+        if row.mode == Mode::Terminal {
+            check_typable(&message)?;
+        }
         let view = shown::view(&row)?;
         // A retry is answered as the first call was, whatever has become of the session since.
         let known = match key {
@@ -166,6 +171,18 @@ fn check(message: &SendMessage) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// What cannot be typed is refused before it is accepted: it would stand in the way of all that comes after it.
+fn check_typable(message: &SendMessage) -> Result<()> {
+    let refuse = |detail: String| {
+        let hint = "send text; a stream session takes pictures and other blocks";
+        Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint))
+    };
+    match &message.text {
+        None => refuse("a terminal takes text only".into()),
+        Some(text) => type_text(text).map(drop).or_else(|error| refuse(error.to_string())),
+    }
 }
 
 pub(crate) fn said(id: MessageId, message: &SendMessage, caller: &Caller) -> serde_json::Value {

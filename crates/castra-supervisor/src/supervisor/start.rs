@@ -10,7 +10,7 @@ use crate::{Error, Result, redact};
 use castra_claude::launch::{Conversation, check};
 use castra_proto::api::Scope;
 use castra_proto::shim::relay::{At, EntryKind};
-use castra_proto::spec::{Home, Mode, PermissionMode, SandboxMode};
+use castra_proto::spec::{Home, PermissionMode, SandboxMode};
 use castra_proto::{ErrorCode, OwnKind, RunId, RunState, Session, SessionId, SessionSpec};
 use castra_store::{Change, Commit, Guard, Idempotency, NewRun, NewSession};
 use serde_json::{Value, json};
@@ -48,24 +48,11 @@ impl Plan {
     }
 }
 
-/// A terminal runs and can be sent to; nobody can look at it or sit down at it yet.
-fn check_mode(spec: &SessionSpec) -> Result<()> {
-    match spec.mode {
-        Mode::Stream => Ok(()),
-        Mode::Terminal => Err(Error::with_hint(
-            ErrorCode::InvalidRequest,
-            "`mode: terminal` is not built yet",
-            "leave `mode` out: a stream session has the same conversation",
-        )),
-    }
-}
-
 impl Supervisor {
     /// With `key` (Idempotency-Key) a retry gets the session of the first call; another body is refused.
     ///
     /// Errors: `invalid_request` with the reason, before anything is made; `conflict` for a taken name.
     pub async fn create(&self, spec: SessionSpec, key: Option<&str>, caller: &Caller) -> Result<Session> {
-        check_mode(&spec)?;
         check_scope(&spec, caller)?;
         self.check_folders(&spec, caller).await?;
         if let Some(session) = self.taken_up(&spec, caller).await? {

@@ -42,7 +42,7 @@ impl Supervisor {
             Mode::Stream => Err(Error::with_hint(
                 ErrorCode::InvalidRequest,
                 "the session is in stream mode and has no terminal",
-                "`castra attach ID` shows it as a conversation; `castra run --mode terminal` starts one with a terminal",
+                "`castra attach ID` shows it as a conversation",
             )),
         }
     }
