@@ -61,10 +61,15 @@ impl Supervisor {
         self.has_terminal(id).await?;
         let hub = self.engine.hub(id).await?;
         let modes =
-            hub.screen.with(|terminal| keys::Modes { application_cursor: terminal.modes().is_set(1) });
+            hub.screen.with(|terminal| keys::Modes { application_cursor: terminal.is_application_cursor() });
         let words = words.iter().map(String::as_str);
-        let bytes = keys::keys(words, modes.unwrap_or_default())
-            .map_err(|error| Error::new(ErrorCode::InvalidRequest, error.to_string()))?;
+        let bytes = keys::keys(words, modes.unwrap_or_default()).map_err(|error| {
+            Error::with_hint(
+                ErrorCode::InvalidRequest,
+                error.to_string(),
+                "`castra type --literal` types it as text; over HTTP, give its characters one by one",
+            )
+        })?;
         hub.screen.type_bytes(Bytes::from(bytes)).map_err(refused)
     }
 
