@@ -24,6 +24,7 @@ mod sessions;
 mod settings;
 mod spec;
 mod tokens;
+mod tui;
 mod turn;
 mod upkeep;
 mod view;
@@ -159,6 +160,11 @@ pub struct Ctx {
 impl Ctx {
     /// A daemon that answers: CASTRA_URL's, or this data folder's, which is started when it does not run.
     async fn client(&self) -> Result<Client, Failure> {
+        self.client_that(true).await
+    }
+
+    /// The same. `says`: that the daemon went away is told on stderr; not where that is in use otherwise.
+    async fn client_that(&self, says: bool) -> Result<Client, Failure> {
         let token = self.settings.var("CASTRA_TOKEN");
         if let Some(url) = self.settings.var("CASTRA_URL") {
             let client = Client::new(Target::url(url)?).with_token(token);
@@ -176,14 +182,14 @@ impl Ctx {
             }
             daemon::start(&self.settings, &[]).await?;
         }
-        Ok(Client::new(target).with_token(token).with_recovery(self.recovery()))
+        Ok(Client::new(target).with_token(token).with_recovery(self.recovery(says)))
     }
 
-    /// A daemon that went away in the middle: said once, then waited for or started again.
-    fn recovery(&self) -> client::Recover {
+    /// A daemon that went away in the middle: said once if at all, then waited for or started again.
+    fn recovery(&self, says: bool) -> client::Recover {
         const PATIENCE: Duration = Duration::from_secs(60);
         let ctx = self.clone();
-        let said = Arc::new(AtomicBool::new(false));
+        let said = Arc::new(AtomicBool::new(!says));
         Arc::new(move || {
             let (ctx, said) = (ctx.clone(), said.clone());
             Box::pin(async move {
@@ -193,7 +199,7 @@ impl Ctx {
                 daemon::back(&ctx.settings, !ctx.no_daemon_start, PATIENCE)
                     .await
                     .map_err(|error| client::Error::Recover(failure::chain(&error)))?;
-                said.store(false, Ordering::Relaxed);
+                said.store(!says, Ordering::Relaxed);
                 Ok(())
             })
         })
