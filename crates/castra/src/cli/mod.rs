@@ -12,6 +12,7 @@ mod files;
 mod input;
 mod logs;
 mod model;
+mod open;
 mod out;
 mod pages;
 mod permissions;
@@ -85,6 +86,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// The live conversation in this terminal
     Attach(attach::AttachArgs),
+    /// A link to a session's terminal for a browser
+    Open(open::OpenArgs),
     /// End the turn that is running
     Interrupt(sessions::OneArg),
     /// Stop a session's claude; `resume` continues later
@@ -266,6 +269,7 @@ async fn perform(command: Command, ctx: Ctx) -> Result<(), Failure> {
         Command::Wait(args) => say::wait(args, ctx).await,
         Command::Logs(args) => logs::logs(args, ctx).await,
         Command::Attach(args) => attach::attach(args, ctx).await,
+        Command::Open(args) => open::open(args, ctx).await,
         Command::Interrupt(args) => sessions::act(&[args.id], "interrupt", ctx).await,
         Command::Stop(args) => sessions::act(&args.ids, "stop", ctx).await,
         Command::Resume(args) => sessions::resume(args, ctx).await,

@@ -27,6 +27,7 @@ fn the_verbs_of_the_design_are_there_and_described() {
         "wait",
         "logs",
         "attach",
+        "open",
         "interrupt",
         "stop",
         "resume",

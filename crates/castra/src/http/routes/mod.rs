@@ -8,6 +8,8 @@ mod logs;
 mod messages;
 mod permissions;
 mod sessions;
+mod sign_in;
+mod terminal;
 mod tokens;
 mod transcripts;
 
@@ -29,6 +31,8 @@ where
         .merge(logs::routes())
         .merge(transcripts::routes())
         .merge(tokens::routes())
+        .merge(terminal::routes())
+        .merge(sign_in::routes())
         .merge(claude::routes())
         .merge(daemon::routes());
     OpenApiRouter::default().merge(daemon::root_routes()).nest("/api/v1", api)
