@@ -261,11 +261,16 @@ impl View {
         }
     }
 
-    /// The title that claude gave, and the size that all share.
+    /// The title that claude gave, and the size that all share: what is drawn is drawn for it.
     pub fn title_and_size(&self) -> (String, Size) {
         let shared = self.screen.shared();
-        let title = shared.terminal.as_ref().map(|terminal| terminal.title().to_owned());
-        (title.unwrap_or_default(), shared.seats.size())
+        let of = shared.terminal.as_ref().map(|terminal| (terminal.title().to_owned(), terminal.size()));
+        of.unwrap_or_else(|| (String::new(), shared.seats.size()))
+    }
+
+    /// Returns when there may be something new after [`View::next`] had nothing more. Cancel safe.
+    pub async fn changed(&self) {
+        self.wake.notified().await;
     }
 
     fn change(&self, size: Option<Size>) {

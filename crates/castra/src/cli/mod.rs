@@ -13,6 +13,7 @@ mod input;
 mod keyboard;
 mod logs;
 mod model;
+mod open;
 mod out;
 mod pages;
 mod permissions;
@@ -91,6 +92,8 @@ enum Command {
     Screen(keyboard::ScreenArgs),
     /// Type keys into a terminal session
     Type(keyboard::TypeArgs),
+    /// A link to a session's terminal for a browser
+    Open(open::OpenArgs),
     /// End the turn that is running
     Interrupt(sessions::OneArg),
     /// Stop a session's claude; `resume` continues later
@@ -279,6 +282,7 @@ async fn perform(command: Command, ctx: Ctx) -> Result<(), Failure> {
         Command::Attach(args) => attach::attach(args, ctx).await,
         Command::Screen(args) => keyboard::screen(args, ctx).await,
         Command::Type(args) => keyboard::type_keys(args, ctx).await,
+        Command::Open(args) => open::open(args, ctx).await,
         Command::Interrupt(args) => sessions::act(&[args.id], "interrupt", ctx).await,
         Command::Stop(args) => sessions::act(&args.ids, "stop", ctx).await,
         Command::Resume(args) => sessions::resume(args, ctx).await,

@@ -29,6 +29,7 @@ fn the_verbs_of_the_design_are_there_and_described() {
         "attach",
         "screen",
         "type",
+        "open",
         "interrupt",
         "stop",
         "resume",

@@ -159,7 +159,7 @@ mod tests {
             ("\x1b[27;5;93~", 10, false),
             ("\x1b\x1c", 2, false),
             ("\x1b[200~a\x1cb\x1b[92;5u\x1b[201~\x1c", 22, true),
-            ("\x1b[A\x1b[1;5C\x1bOP\x1b[<0;92;5M", 23, false),
+            ("\x1b[A\x1b[1;5C\x1bOP\x1b[<0;92;5M", 22, false),
         ];
         for (text, forward, leave) in table {
             assert_eq!(Scanner::new(backslash).feed(text.as_bytes()), (forward, leave), "{text:?}");
