@@ -7,14 +7,17 @@ use super::escape::one_line;
 use super::failure::Failure;
 use super::input::Lines;
 use super::out::Style;
+use super::tmux;
 use super::tui::{self, DetachKey, Looks};
 use super::turn::{Desk, Interrupts, next_line};
 use super::view::{Show, TICK, View, Words};
 use crate::client::{Client, Error, Item};
+use crate::exec::tmux::TmuxName;
 use castra_proto::api::SendMessage;
 use castra_proto::spec::Mode;
 use castra_proto::{ErrorCode, OwnKind, RunState, Session};
 use clap::Args;
+use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
@@ -32,11 +35,24 @@ pub(super) struct AttachArgs {
     /// The key that leaves a terminal session: C-\\, C-], …, or none
     #[arg(long, value_name = "KEY", value_parser = DetachKey::parse)]
     detach_key: Option<DetachKey>,
+    /// In a tmux session of this name, which others can join: `tmux attach -t NAME`. Ending it ends no session
+    #[arg(long, value_name = "NAME", value_parser = TmuxName::parse)]
+    tmux: Option<TmuxName>,
+    /// Read CASTRA_TOKEN from this file, and remove it
+    #[arg(long, value_name = "FILE", hide = true)]
+    token_from: Option<PathBuf>,
 }
 
-pub(super) async fn attach(args: AttachArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn attach(args: AttachArgs, mut ctx: Ctx) -> Result<(), Failure> {
+    if let Some(path) = &args.token_from {
+        ctx.token = Some(tmux::receive(path)?);
+    }
     let client = ctx.client().await?;
     let session = client.show(&args.id).await?;
+    if let Some(name) = &args.tmux {
+        tmux::make(&ctx, name, &session, args.read_only)?;
+        return tmux::show(&ctx, name, &session);
+    }
     if session.spec.mode == Mode::Terminal {
         let detach = detach_key(&ctx, args.detach_key)?;
         return terminal(&ctx, &session, Looks { read_only: args.read_only, detach }).await;

@@ -24,6 +24,7 @@ mod service;
 mod sessions;
 mod settings;
 mod spec;
+mod tmux;
 mod tokens;
 mod tui;
 mod turn;
@@ -157,6 +158,8 @@ enum Command {
 pub struct Ctx {
     out: Out,
     settings: Settings,
+    /// Of CASTRA_TOKEN, or handed over by another castra.
+    token: Option<String>,
     no_daemon_start: bool,
 }
 
@@ -168,7 +171,7 @@ impl Ctx {
 
     /// The same. `says`: that the daemon went away is told on stderr; not where that is in use otherwise.
     async fn client_that(&self, says: bool) -> Result<Client, Failure> {
-        let token = self.settings.var("CASTRA_TOKEN");
+        let token = self.token.as_deref();
         if let Some(url) = self.settings.var("CASTRA_URL") {
             let client = Client::new(Target::url(url)?).with_token(token);
             return Ok(client.with_recovery(Arc::new(|| {
@@ -256,7 +259,8 @@ fn dispatch(cli: Cli, out: Out) -> Result<(), Failure> {
         _ => {}
     }
     let settings = Settings::resolve(Inputs::gather(global.config, flags))?;
-    let ctx = Ctx { out, settings, no_daemon_start: global.no_daemon_start };
+    let token = settings.var("CASTRA_TOKEN").map(String::from);
+    let ctx = Ctx { out, settings, token, no_daemon_start: global.no_daemon_start };
     let is_daemon = matches!(&command, Command::Up(_));
     let mut builder = if is_daemon {
         tokio::runtime::Builder::new_multi_thread()

@@ -53,14 +53,13 @@ enum Left {
 }
 
 /// Whether stdin and stdout are somebody's terminal; else what to do instead.
-pub(super) fn check(session: &Session) -> Result<(), Failure> {
+pub(super) fn check() -> Result<(), Failure> {
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         return Ok(());
     }
-    let id = session.id;
-    Err(Failure::usage("this session is a terminal, and here is none to show it in").hint(format!(
-        "castra screen {id} prints what it shows, castra type {id} KEYS types, castra logs {id} -f follows it"
-    )))
+    Err(Failure::usage("a terminal session is shown in a terminal, and stdin and stdout are none").hint(
+        "`castra screen ID` prints what it shows, `castra type ID KEYS` types, `castra logs ID -f` follows it",
+    ))
 }
 
 /// Shows a terminal session until the person leaves or its run is over.
@@ -70,7 +69,7 @@ pub(super) async fn attach(
     session: &Session,
     looks: Looks,
 ) -> Result<(), Failure> {
-    check(session)?;
+    check()?;
     let id = session.id.to_string();
     let mut show = Show::begin(client, &id, looks).await?;
     let left = show.run().await;

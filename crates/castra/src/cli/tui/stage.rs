@@ -18,7 +18,6 @@ const RESET: &str = "\x18\x1b[?2026l\x1b[?1049l\x1b[!p\x1b[r\x1b[?6l\x1b[?7h\x1b
     \x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2004l\
     \x1b[?2027l\x1b[?2031l\x1b[?2048l\x1b[<99u\x1b[=0u\x1b[>4m\x1b[?1l\x1b>\x1b[0 q\x1b[?25h";
 
-const CLEAR: &str = "\x1b[H\x1b[2J";
 const SYNC: &str = "\x1b[?2026h";
 const SYNC_END: &str = "\x1b[?2026l";
 /// A reset by the program itself, or the beginning of a whole screen.
@@ -134,7 +133,7 @@ impl Stage {
             );
         }
         if self.fits() && (fresh || self.notice.is_none()) {
-            out.extend_from_slice(format!("{RESET}{SYNC}{CLEAR}").as_bytes());
+            out.extend_from_slice(format!("{RESET}{SYNC}{}", clear(self.window)).as_bytes());
             let screen = if fresh { self.model.serialise() } else { self.model.serialise_screen() };
             out.extend_from_slice(screen.strip_prefix(RIS).unwrap_or(&screen));
             // A program's own synchronised output ends by itself.
@@ -152,7 +151,7 @@ impl Stage {
         let mut out = String::from(SYNC);
         let modes = self.model.serialise_modes();
         if self.modes.as_ref() != Some(&modes) {
-            out = format!("{RESET}{SYNC}{CLEAR}{modes}");
+            out = format!("{RESET}{SYNC}{}{modes}", clear(self.window));
             self.modes = Some(modes);
         }
         out.push_str(&self.model.crop(size(self.window)));
@@ -164,6 +163,12 @@ impl Stage {
         out.push_str(SYNC_END);
         out
     }
+}
+
+/// Row by row: tmux and others put a screen that is erased at once into their history.
+fn clear(window: Window) -> String {
+    let rows: String = (1..=window.rows).map(|row| format!("\x1b[{row};1H\x1b[2K")).collect();
+    format!("{rows}\x1b[H")
 }
 
 fn size(window: Window) -> Size {
