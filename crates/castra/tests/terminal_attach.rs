@@ -91,16 +91,11 @@ fn looked_at(cli: &Cli, world: &World, session: &Session) {
     terminal.until("You said: hello 漢字 there");
     terminal.resize(22, 80);
     until_size(session, 22, 80);
-    let shown = wait_for(
-        "the same on both sides",
-        || {
-            let rows: Vec<String> = screen(session).rows;
-            let theirs: Vec<String> =
-                terminal.screen().lines().map(|row| row.trim_end().to_owned()).collect();
-            (rows == theirs).then_some(rows)
-        },
-        DEADLINE,
-    );
+    let shown = terminal.until_some("what the daemon has", |theirs| {
+        let rows = screen(session).rows;
+        let theirs: Vec<String> = theirs.lines().map(|row| row.trim_end().to_owned()).collect();
+        (rows == theirs).then_some(rows)
+    });
     assert!(shown.iter().any(|row| row.starts_with('❯')), "{cli}: {shown:#?}");
 
     terminal.keys(&["C-\\"]);
