@@ -5,6 +5,7 @@
 //! given up one day is given up at a record of the log whose `at` says so, and [`Tail::due`] says when the caller is to
 //! make sure of one.
 
+mod command;
 mod entry;
 mod prompt;
 mod sum;
@@ -18,6 +19,7 @@ use crate::peek::Head;
 use crate::terminal::signal::State;
 use castra_proto::{Kind, Timestamp};
 use entry::Entry;
+pub use command::{command_output, command_result};
 pub use prompt::{Prompt, Source};
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
@@ -69,10 +71,8 @@ impl Tail {
 
     /// Passes over records that are older than the run. A fork's file begins with a copy of the whole history, uuids
     /// and times as they were (measured on both versions).
-    #[must_use]
-    pub fn since(mut self, started: Timestamp) -> Self {
+    pub fn since(&mut self, started: Timestamp) {
         self.since = Some(started);
-        self
     }
 
     /// Takes the next record of the log, of whatever stream; appends what it completes.

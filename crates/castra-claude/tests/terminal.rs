@@ -96,7 +96,8 @@ fn feed(tail: &mut Tail, step: &Step, out: &mut Vec<Told>) {
         Step::State(seq, at, state) => tail.state(*seq, *at, state, out),
         Step::Run(seq, at, started) => {
             tail.finish(*seq, *at, out);
-            *tail = Tail::new().since(*started);
+            *tail = Tail::new();
+            tail.since(*started);
         }
     }
 }
@@ -406,7 +407,8 @@ fn decoding_may_start_anew_at_any_hold() {
                         Step::Run(_, _, started) if seq(step) < from => Some(*started),
                         _ => None,
                     });
-                    let mut anew = started.map_or_else(Tail::new, |started| Tail::new().since(started));
+                    let mut anew = Tail::new();
+                    started.into_iter().for_each(|started| anew.since(started));
                     let mut again = Vec::new();
                     steps[..=index]
                         .iter()

@@ -23,6 +23,10 @@ pub struct SendMessage {
     /// … or the content blocks of the Messages API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<Vec<Value>>,
+    /// … or a slash command such as `/compact`, run as one: a `text` that begins with `/` is text to a session on a
+    /// terminal, and a command to one in stream mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// Sent before the text, as `Context:\n…\n\nUser message:\n…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,

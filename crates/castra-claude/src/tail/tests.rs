@@ -410,7 +410,9 @@ fn a_fork_s_old_history_is_not_told_again() {
     let old = [dated(user(1, 0, "old"), 1), dated(text(2, 1, "m", "old"), 1), dated(over(3, 2), 1)];
     let new = [dated(user(4, 3, "new"), 30), dated(text(5, 4, "n", "new"), 30), dated(over(6, 5), 30)];
     let started = serde_json::from_value(json!("2026-11-21T10:20:00Z")).unwrap();
-    let mut log = Log::new(Tail::new().since(started));
+    let mut tail = Tail::new();
+    tail.since(started);
+    let mut log = Log::new(tail);
     log.step(&lines(&[&old[..], &new].concat()));
     assert_eq!(log.names(), ["running", "user 4", "assistant 5", "system 6", "result success", "idle"]);
 }

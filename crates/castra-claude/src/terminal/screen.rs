@@ -173,6 +173,7 @@ fn composer(rows: &[&str]) -> Option<(Composer, bool)> {
         "esc to interrupt",
         "for agents",
         "shell mode",
+        "paste again to expand",
         "/effort",
     ];
     if !footer.is_empty() && !footer.iter().any(|row| known.iter().any(|words| row.contains(words))) {

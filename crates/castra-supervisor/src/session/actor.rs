@@ -238,7 +238,7 @@ impl<'a> Actor<'a> {
                     // What is uncommitted is decoded again: the log is the journal in front of the store.
                     self.begin_again().await?;
                     let from = self.run.hold.unwrap_or(self.run.cursor + 1).min(self.run.cursor + 1);
-                    let from = self.tty_begin().await?.unwrap_or(from);
+                    let from = self.tty_begin(from).await?;
                     self.replaying = from <= self.run.cursor;
                     writer.follow(from).await?;
                     failpoint!("joined");
@@ -306,12 +306,12 @@ impl<'a> Actor<'a> {
             if self.ending.is_some() {
                 return self.finish().await;
             }
+            self.tty_rest().await;
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let tty = self.tty.as_ref().and_then(Tty::next);
-        [self.lazy, tty, self.deadlines.next(&self.view)].into_iter().flatten().min()
+        [self.lazy, self.tty_next(), self.deadlines.next(&self.view)].into_iter().flatten().min()
     }
 
     /// Takes one message of the shim's and all that is there behind it, then commits once.

@@ -216,7 +216,10 @@ impl Actor<'_> {
         self.view.declines = declines.into_iter().filter(|(asked, _)| self.decline_id(asked) != id).collect();
         let message = MessageId(id);
         if self.commands.waiting.iter().any(|waiting| waiting.id == message) {
-            self.commands.waiting.retain(|waiting| waiting.id != message);
+            if let Some(at) = self.commands.waiting.iter().position(|waiting| waiting.id == message) {
+                let row = self.commands.waiting.remove(at);
+                self.command_entered(message, &row.body);
+            }
             self.view.in_flight = Some(super::view::InFlight { message, turn_began: false });
             self.change_message(MessageUpdate {
                 state: Some(MessageState::Written),
@@ -346,7 +349,7 @@ impl Actor<'_> {
         }));
     }
 
-    fn control_answered(&mut self, request_id: &str, result: Result<Value, String>) {
+    pub(crate) fn control_answered(&mut self, request_id: &str, result: Result<Value, String>) {
         let Some(command) = self.commands.open.iter().find(|open| open.id.to_string() == request_id).cloned()
         else {
             return;
@@ -442,7 +445,7 @@ pub(crate) fn message_line_id(line: &Value) -> Option<Uuid> {
 
 /// The stdin line of a message.
 pub(crate) fn message_line(id: MessageId, body: SendMessage) -> Vec<u8> {
-    let content = match (body.text, body.content) {
+    let content = match (body.text.or(body.command), body.content) {
         (_, Some(blocks)) => Content::Blocks(blocks),
         (text, None) => Content::Text(text.unwrap_or_default()),
     };

@@ -104,7 +104,7 @@ impl Actor<'_> {
     /// The run is over: one transaction says so, then the shim may go.
     pub(crate) async fn finish(&mut self) -> Result<()> {
         let Some(ending) = self.ending.clone() else { return Ok(()) };
-        self.tty_finish();
+        self.tty_finish().await;
         let mut torn = Vec::new();
         self.decoder.finish(&mut torn);
         for line in torn {

@@ -1,10 +1,13 @@
 //! A session's terminal as its viewers share it: the model, who sits at it, what each is sent next, what they typed.
 //!
-//! The actor feeds it and never waits for a viewer; a viewer who falls behind is skipped forward to a fresh screen.
-//! What is typed goes to claude as it is, journalled by the shim: a keystroke is no command and has no row.
+//! The actor feeds it and never waits for a viewer, and viewers' bytes never wait for the model; a viewer who falls
+//! behind is skipped forward to a fresh screen. What is typed goes to claude as it is, journalled by the shim: a
+//! keystroke is no command and has no row.
 
-use crate::terminal::{DEFAULT_SIZE, Feed, Piece, Role, Scrollback, Seats, Size, Terminal, Wash};
-use bytes::Bytes;
+use crate::terminal::{DEFAULT_SIZE, Feed, Piece, Role, Seats, Size, Terminal, Wash};
+use bytes::{Bytes, BytesMut};
+use castra_claude::terminal::screen::{Screen as Shown, screen as recognise};
+use castra_proto::RunId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -13,33 +16,60 @@ use tokio::sync::Notify;
 const BEHIND: usize = 1 << 20;
 /// What was typed and not yet taken by the actor, in bytes.
 const TYPED: usize = 4 << 20;
+/// Bytes that a viewer is given at once.
+const PIECE: usize = 64 << 10;
 
 /// What the actor is to do for those who sit at the terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hand {
     Type(Bytes),
     Resize(Size),
+    /// The last viewer has left.
+    Left,
 }
 
 /// One terminal and all who look at it.
 #[derive(Default)]
 pub(crate) struct Screen {
-    // Held for the time that it takes to feed or to paint; never across an await.
-    shared: Mutex<Shared>,
+    // Std mutexes: held for the time that it takes to feed or to paint, never across an await. Whoever takes both
+    // takes the model first.
+    model: Mutex<Model>,
+    table: Mutex<Table>,
     /// Wakes the actor: somebody typed, or the size is another one.
     pub hands: Notify,
 }
 
 #[derive(Default)]
-struct Shared {
-    /// None: the session has had no terminal yet.
+struct Model {
+    /// None: nothing was shown to this daemon yet.
     terminal: Option<Terminal>,
-    live: bool,
+    run: Option<RunId>,
+    /// The first record of the run that it was not fed.
+    next: u64,
+    /// Pieces that it was fed.
+    fed: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    phase: Phase,
+    /// Pieces that viewers were given; the model has them a moment later.
+    pushed: u64,
     seats: Seats<u64>,
     viewers: BTreeMap<u64, Viewer>,
     last_viewer: u64,
     hands: VecDeque<Hand>,
     typed: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// No run has begun since this daemon did; one may.
+    #[default]
+    Before,
+    Live,
+    /// The newest run is over.
+    Over,
 }
 
 struct Viewer {
@@ -84,70 +114,126 @@ impl std::fmt::Debug for View {
 }
 
 impl Screen {
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run on a terminal is followed from its first record.
-    pub(crate) fn begin(&self) {
-        let mut shared = self.shared();
-        let size = shared.seats.size();
-        shared.terminal = Some(Terminal::new(DEFAULT_SIZE, Scrollback::default()));
-        shared.live = true;
-        for viewer in shared.viewers.values_mut() {
-            viewer.feed.resized();
-            viewer.wake.notify_one();
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first record of this run that is to be fed, if the model is this run's.
+    pub(crate) fn next_of(&self, run: RunId) -> Option<u64> {
+        let model = self.model();
+        (model.run == Some(run)).then_some(model.next)
+    }
+
+    /// A run is followed: from `terminal`, which lacks the records from `next` on, or from where the model stands.
+    pub(crate) fn begin(&self, run: RunId, from: Option<(Terminal, u64)>) {
+        let mut model = self.model();
+        let mut table = self.table();
+        if let Some((terminal, next)) = from {
+            *model = Model { terminal: Some(terminal), run: Some(run), next, fed: model.fed };
+            table.repaint();
         }
-        if size != DEFAULT_SIZE {
-            shared.hands.push_back(Hand::Resize(size));
+        table.phase = Phase::Live;
+        let now = model.terminal.as_ref().map_or(DEFAULT_SIZE, Terminal::size);
+        if let Some(wanted) = table.seats.found(now) {
+            table.hands.push_back(Hand::Resize(wanted));
             self.hands.notify_one();
         }
     }
 
-    /// The run is over: the screen stays to be looked at, nobody is sent more.
+    /// The newest run is over: its screen stays to be looked at, and nobody is sent more.
     pub(crate) fn end(&self) {
-        let mut shared = self.shared();
-        shared.live = false;
-        shared.hands.clear();
-        shared.typed = 0;
-        for viewer in shared.viewers.values() {
+        let mut table = self.table();
+        table.phase = Phase::Over;
+        table.hands.clear();
+        table.typed = 0;
+        for viewer in table.viewers.values() {
             viewer.wake.notify_one();
         }
     }
 
-    /// Bytes of the terminal, as the log has them.
-    pub(crate) fn feed(&self, bytes: &Bytes) {
-        let mut shared = self.shared();
-        for viewer in shared.viewers.values_mut() {
-            viewer.feed.push(bytes);
-            viewer.wake.notify_one();
+    pub(crate) fn is_blank(&self) -> bool {
+        self.model().terminal.is_none()
+    }
+
+    /// The last screen of a run that was over before this daemon began.
+    pub(crate) fn recall(&self, run: RunId, terminal: Terminal) {
+        let mut model = self.model();
+        if model.terminal.is_none() {
+            *model = Model { terminal: Some(terminal), run: Some(run), next: u64::MAX, fed: model.fed };
+            self.table().repaint();
         }
-        if let Some(terminal) = &mut shared.terminal {
-            terminal.feed(bytes);
+        drop(model);
+        self.end();
+    }
+
+    /// Bytes of the terminal, of record `seq`. What it was fed before is passed over.
+    pub(crate) fn feed(&self, seq: u64, bytes: &Bytes) {
+        if self.model().next > seq {
+            return;
+        }
+        // Viewers first: they are to have it before the model is done with it.
+        {
+            let mut table = self.table();
+            table.pushed += 1;
+            for viewer in table.viewers.values_mut() {
+                viewer.feed.push(bytes);
+                viewer.wake.notify_one();
+            }
+        }
+        {
+            let mut model = self.model();
+            model.fed += 1;
+            model.next = seq + 1;
+            if let Some(terminal) = &mut model.terminal {
+                terminal.feed(bytes);
+            }
+        }
+        // Who waits for a screen could not be painted one in between.
+        for viewer in self.table().viewers.values().filter(|viewer| viewer.feed.is_screen_due()) {
+            viewer.wake.notify_one();
         }
     }
 
-    /// The terminal has this size from here on.
-    pub(crate) fn resized(&self, size: Size) {
-        let mut shared = self.shared();
-        if let Some(terminal) = &mut shared.terminal {
+    /// The terminal has this size from record `seq` on.
+    pub(crate) fn resized(&self, seq: u64, size: Size) {
+        let mut model = self.model();
+        if model.next > seq {
+            return;
+        }
+        model.next = seq + 1;
+        if let Some(terminal) = &mut model.terminal {
             terminal.resize(size);
         }
-        for viewer in shared.viewers.values_mut() {
-            viewer.feed.resized();
-            viewer.wake.notify_one();
-        }
+        let mut table = self.table();
+        // Drivers who want another one have said so behind this record.
+        let _ = table.seats.found(size);
+        table.repaint();
     }
 
     /// What is to be done, oldest first.
     pub(crate) fn take_hands(&self) -> VecDeque<Hand> {
-        let mut shared = self.shared();
-        shared.typed = 0;
-        std::mem::take(&mut shared.hands)
+        let mut table = self.table();
+        table.typed = 0;
+        std::mem::take(&mut table.hands)
     }
 
     pub(crate) fn with<T>(&self, read: impl FnOnce(&mut Terminal) -> T) -> Option<T> {
-        self.shared().terminal.as_mut().map(read)
+        self.model().terminal.as_mut().map(read)
+    }
+
+    /// What claude shows.
+    pub(crate) fn look(&self) -> Shown {
+        self.with(|terminal| recognise(&terminal.screen_text(), terminal.title())).unwrap_or(Shown::Unknown)
+    }
+
+    /// The model as bytes, with the number of the first record that it lacks.
+    pub(crate) fn checkpoint(&self) -> Option<Vec<u8>> {
+        let model = self.model();
+        model.terminal.as_ref().map(|terminal| terminal.checkpoint(model.next))
     }
 
     pub(crate) fn picture(&self) -> Option<Picture> {
@@ -161,18 +247,18 @@ impl Screen {
     }
 
     fn hand(&self, hand: Hand) -> Result<(), TypeError> {
-        let mut shared = self.shared();
-        if !shared.live {
+        let mut table = self.table();
+        if table.phase != Phase::Live {
             return Err(TypeError::NoTerminal);
         }
         if let Hand::Type(bytes) = &hand {
-            if shared.typed + bytes.len() > TYPED {
+            if table.typed + bytes.len() > TYPED {
                 return Err(TypeError::Full);
             }
-            shared.typed += bytes.len();
+            table.typed += bytes.len();
         }
-        shared.hands.push_back(hand);
-        drop(shared);
+        table.hands.push_back(hand);
+        drop(table);
         self.hands.notify_one();
         Ok(())
     }
@@ -184,14 +270,24 @@ impl Screen {
 
     /// Sits down. A driver types and has a say in the size, once it has said its own.
     pub(crate) fn join(self: &Arc<Self>, role: Role) -> View {
-        let mut shared = self.shared();
-        shared.last_viewer += 1;
-        let id = shared.last_viewer;
+        let mut table = self.table();
+        table.last_viewer += 1;
+        let id = table.last_viewer;
         let wake = Arc::new(Notify::new());
-        shared.viewers.insert(id, Viewer { feed: Feed::new(BEHIND), wake: Arc::clone(&wake) });
-        shared.seats.join(id, role);
-        drop(shared);
+        table.viewers.insert(id, Viewer { feed: Feed::new(BEHIND), wake: Arc::clone(&wake) });
+        table.seats.join(id, role);
+        drop(table);
         View { screen: Arc::clone(self), id, wake, wash: Wash::new(false) }
+    }
+}
+
+impl Table {
+    /// Everybody gets a whole screen next.
+    fn repaint(&mut self) {
+        for viewer in self.viewers.values_mut() {
+            viewer.feed.resized();
+            viewer.wake.notify_one();
+        }
     }
 }
 
@@ -203,44 +299,76 @@ pub struct View {
     wash: Wash,
 }
 
+/// What a viewer is to do next.
+enum Next {
+    Send(Bytes),
+    Wait,
+    Over,
+}
+
 impl View {
     /// The next bytes for this viewer's terminal: a whole screen first, then what comes, and a whole screen again
     /// whenever it was too slow or the size changed. None: the run is over.
     pub async fn next(&mut self) -> Option<Bytes> {
         loop {
-            let woken = Arc::clone(&self.wake);
-            let woken = woken.notified();
-            {
-                let mut guard = self.screen.shared();
-                let shared = &mut *guard;
-                let viewer = shared.viewers.get_mut(&self.id)?;
-                match viewer.feed.take() {
-                    Some(Piece::Live(bytes)) => {
-                        let mut out = Vec::with_capacity(bytes.len());
-                        self.wash.feed(&bytes, &mut out);
-                        if !out.is_empty() {
-                            return Some(out.into());
-                        }
-                        continue;
-                    }
-                    Some(Piece::Screen) => {
-                        self.wash = Wash::new(false);
-                        let painted = shared.terminal.as_ref().map(Terminal::serialise).unwrap_or_default();
-                        let mut out = Feed::ABORT.to_vec();
-                        self.wash.feed(&painted, &mut out);
-                        return Some(out.into());
-                    }
-                    None if !shared.live => return None,
-                    None => {}
-                }
+            let wake = Arc::clone(&self.wake);
+            let woken = wake.notified();
+            match self.take() {
+                Next::Send(bytes) => return Some(bytes),
+                Next::Over => return None,
+                Next::Wait => woken.await,
             }
-            woken.await;
         }
+    }
+
+    fn take(&mut self) -> Next {
+        let mut table = self.screen.table();
+        let Some(viewer) = table.viewers.get_mut(&self.id) else { return Next::Over };
+        if viewer.feed.is_screen_due() {
+            drop(table);
+            return self.paint();
+        }
+        let (mut live, mut out) = (BytesMut::new(), Vec::new());
+        while live.len() < PIECE
+            && let Some(Piece::Live(bytes)) = viewer.feed.take()
+        {
+            live.extend_from_slice(&bytes);
+        }
+        let phase = table.phase;
+        drop(table);
+        self.wash.feed(&live, &mut out);
+        match (out.is_empty(), live.is_empty(), phase) {
+            (false, ..) => Next::Send(out.into()),
+            // All of it was washed away.
+            (true, false, _) => Next::Send(Bytes::new()),
+            (true, true, Phase::Over) => Next::Over,
+            (true, true, _) => Next::Wait,
+        }
+    }
+
+    fn paint(&mut self) -> Next {
+        let model = self.screen.model();
+        let mut table = self.screen.table();
+        let (pushed, over) = (table.pushed, table.phase == Phase::Over);
+        let Some(viewer) = table.viewers.get_mut(&self.id) else { return Next::Over };
+        let Some(terminal) = &model.terminal else { return if over { Next::Over } else { Next::Wait } };
+        if pushed != model.fed {
+            // What was pushed while no screen was due would be in neither.
+            return Next::Wait;
+        }
+        viewer.feed.take();
+        drop(table);
+        let painted = terminal.serialise();
+        drop(model);
+        let mut out = Feed::ABORT.to_vec();
+        self.wash = Wash::new(false);
+        self.wash.feed(&painted, &mut out);
+        Next::Send(out.into())
     }
 
     /// Keys, as a terminal sends them.
     pub fn type_bytes(&self, bytes: Bytes) -> Result<(), TypeError> {
-        if !self.screen.shared().seats.may_type(&self.id) {
+        if !self.screen.table().seats.may_type(&self.id) {
             return Err(TypeError::ReadOnly);
         }
         self.screen.hand(Hand::Type(bytes))
@@ -248,14 +376,14 @@ impl View {
 
     /// This viewer's window has this size; 0 says nothing.
     pub fn resize(&self, rows: u16, cols: u16) {
-        let changed = self.screen.shared().seats.resize(&self.id, rows, cols);
+        let changed = self.screen.table().seats.resize(&self.id, rows, cols);
         self.change(changed);
     }
 
     /// Wants nothing for now, or something again.
     pub fn pause(&self, paused: bool) {
-        let mut shared = self.screen.shared();
-        if let Some(viewer) = shared.viewers.get_mut(&self.id) {
+        let mut table = self.screen.table();
+        if let Some(viewer) = table.viewers.get_mut(&self.id) {
             viewer.feed.pause(paused);
             viewer.wake.notify_one();
         }
@@ -263,9 +391,9 @@ impl View {
 
     /// The title that claude gave, and the size that all share.
     pub fn title_and_size(&self) -> (String, Size) {
-        let shared = self.screen.shared();
-        let title = shared.terminal.as_ref().map(|terminal| terminal.title().to_owned());
-        (title.unwrap_or_default(), shared.seats.size())
+        self.screen
+            .with(|terminal| (terminal.title().to_owned(), terminal.size()))
+            .unwrap_or((String::new(), DEFAULT_SIZE))
     }
 
     fn change(&self, size: Option<Size>) {
@@ -278,34 +406,41 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        let mut shared = self.screen.shared();
-        shared.viewers.remove(&self.id);
-        let changed = shared.seats.leave(&self.id);
-        drop(shared);
+        let mut table = self.screen.table();
+        table.viewers.remove(&self.id);
+        let changed = table.seats.leave(&self.id);
+        let last = table.viewers.is_empty();
+        drop(table);
         self.change(changed);
+        if last {
+            // Nobody to tell: there is no run.
+            let _ = self.screen.hand(Hand::Left);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::Scrollback;
 
     fn screen() -> Arc<Screen> {
         let screen = Arc::new(Screen::default());
-        screen.begin();
+        screen.begin(RunId::now(), Some((Terminal::new(DEFAULT_SIZE, Scrollback::default()), 1)));
         screen
     }
 
     #[tokio::test]
     async fn a_viewer_gets_the_screen_and_then_what_comes() {
         let screen = screen();
-        screen.feed(&Bytes::from_static(b"hello"));
+        screen.feed(1, &Bytes::from_static(b"hello"));
         let mut view = screen.join(Role::Reader);
         let painted = view.next().await.unwrap();
         let mut copy = Terminal::new(DEFAULT_SIZE, Scrollback::default());
         copy.feed(&painted);
         assert_eq!(copy.screen_text()[0], "hello");
-        screen.feed(&Bytes::from_static(b" world"));
+        screen.feed(1, &Bytes::from_static(b" what it has had"));
+        screen.feed(2, &Bytes::from_static(b" world"));
         assert_eq!(view.next().await.unwrap(), " world");
         assert_eq!(view.type_bytes("x".into()), Err(TypeError::ReadOnly));
         screen.end();
@@ -335,8 +470,8 @@ mod tests {
         let mut slow = screen.join(Role::Reader);
         slow.next().await.unwrap();
         let chunk = Bytes::from(vec![b'x'; 64 << 10]);
-        for _ in 0..100 {
-            screen.feed(&chunk);
+        for seq in 1..=100 {
+            screen.feed(seq, &chunk);
         }
         let next = slow.next().await.unwrap();
         assert!(next.starts_with(Feed::ABORT) && next.len() < BEHIND + (2 << 20), "a screen, not 6 MB of x");

@@ -13,7 +13,7 @@ use castra_proto::{ErrorCode, Kind, MessageId, OwnKind, Problem, RunState, Times
 use castra_store::NewEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// The derived state of a session.
@@ -64,6 +64,28 @@ pub(crate) struct View {
     pub origin: Option<Origin>,
     /// Permission updates that answers set, for the runs to come.
     pub remembered: Vec<Value>,
+    pub terminal: TerminalView,
+}
+
+/// What a run on a terminal has said beside its transcript, as of the cursor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct TerminalView {
+    /// Rule of each tailed stream, by its newest `file` note.
+    pub streams: BTreeMap<u8, u8>,
+    /// claude's state file, as it was last.
+    pub state: Option<String>,
+    /// The dialog that was asked about last. It stays on the screen for a moment after its answer.
+    pub asked: Option<String>,
+    /// A slash command that was entered and has not come to its end.
+    pub command: Option<OpenCommand>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OpenCommand {
+    pub message: MessageId,
+    /// What it has printed.
+    pub output: String,
 }
 
 /// What claude says it has, of its newest `init`.
@@ -243,6 +265,7 @@ impl View {
         self.ready = false;
         self.stop = None;
         self.flags = Flags::default();
+        self.terminal = TerminalView::default();
     }
 
     /// Takes one line of claude's.

@@ -102,7 +102,7 @@ impl Supervisor {
 
     /// Forgets the conversation, as claude's own `/clear` does; the session goes on.
     pub async fn clear(&self, id: SessionId, caller: &Caller) -> Result<Session> {
-        let message = SendMessage { text: Some("/clear".into()), ..SendMessage::default() };
+        let message = SendMessage { command: Some("/clear".into()), ..SendMessage::default() };
         let accepted = self.send(id, message, None, caller).await?;
         self.wait(id, accepted.message_id, std::time::Duration::from_secs(60)).await?;
         self.show(id).await

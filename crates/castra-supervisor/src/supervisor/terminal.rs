@@ -1,33 +1,34 @@
 //! Terminals: looked at, sat down at, typed into. Refuses sessions that have none.
 
 use super::Supervisor;
+use crate::host::RunDir;
+use crate::session::hub::Hub;
 use crate::session::screen::{Picture, TypeError, View};
+use crate::session::tty::last_screen;
 use crate::terminal::Role;
 use crate::{Error, Result};
 use bytes::Bytes;
 use castra_claude::terminal::keys;
 use castra_proto::spec::Mode;
 use castra_proto::{ErrorCode, SessionId};
+use std::sync::Arc;
 
 impl Supervisor {
     /// Takes a seat at a session's terminal. Errors: `invalid_request` for a session in stream mode.
     pub async fn terminal(&self, id: SessionId, role: Role) -> Result<View> {
-        self.has_terminal(id).await?;
-        Ok(self.engine.hub(id).await?.screen.join(role))
+        Ok(self.hub_of_terminal(id).await?.screen.join(role))
     }
 
     /// The screen now. Errors: `invalid_request` for a session in stream mode, `conflict` before the first run has
     /// shown anything to this server.
     pub async fn screen(&self, id: SessionId) -> Result<Picture> {
-        self.has_terminal(id).await?;
-        self.engine.hub(id).await?.screen.picture().ok_or_else(no_screen)
+        self.hub_of_terminal(id).await?.screen.picture().ok_or_else(no_screen)
     }
 
     /// Types keys by name, and other words as they are. Errors: `invalid_request` for a word that looks like a key
     /// and is none, `conflict` when there is no terminal now, `overloaded` when claude does not read.
     pub async fn type_keys(&self, id: SessionId, words: &[String]) -> Result<()> {
-        self.has_terminal(id).await?;
-        let hub = self.engine.hub(id).await?;
+        let hub = self.hub_of_terminal(id).await?;
         let modes =
             hub.screen.with(|terminal| keys::Modes { application_cursor: terminal.modes().is_set(1) });
         let words = words.iter().map(String::as_str);
@@ -36,9 +37,21 @@ impl Supervisor {
         hub.screen.type_bytes(Bytes::from(bytes)).map_err(refused)
     }
 
-    async fn has_terminal(&self, id: SessionId) -> Result<()> {
-        match self.row(id).await?.mode {
-            Mode::Terminal => Ok(()),
+    /// The hub of a session on a terminal, with its last screen if its runs were over before this server began.
+    async fn hub_of_terminal(&self, id: SessionId) -> Result<Arc<Hub>> {
+        let row = self.row(id).await?;
+        match row.mode {
+            Mode::Terminal => {
+                let hub = self.engine.hub(id).await?;
+                if row.state.is_final()
+                    && hub.screen.is_blank()
+                    && let Some(run) = self.engine.store.run(id, row.newest_run).await?
+                    && let Some(terminal) = last_screen(&self.engine, &RunDir(run.dir)).await
+                {
+                    hub.screen.recall(run.id, terminal);
+                }
+                Ok(hub)
+            }
             Mode::Stream => Err(Error::with_hint(
                 ErrorCode::InvalidRequest,
                 "the session is in stream mode and has no terminal",

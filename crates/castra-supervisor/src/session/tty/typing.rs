@@ -1,0 +1,252 @@
+//! Messages into the composer: a paste, quiet, then Enter, which alone makes it a message that is with claude.
+//!
+//! An Enter may be lost, and one that was merely slow must not come twice: a blank, whose effect can be seen, comes
+//! between them (docs/terminal.md).
+
+use super::{QUIET, Tty};
+use crate::Result;
+use crate::engine::now;
+use crate::failpoint::failpoint;
+use crate::session::actor::Actor;
+use crate::session::view::OpenCommand;
+use castra_claude::fact::Fact;
+use castra_claude::tail::{Told, command_output, command_result};
+use castra_claude::terminal::screen::{Composer, Screen};
+use castra_claude::terminal::typing::{ENTER, PROBE, Typed, TypingError, type_command, type_text};
+use castra_proto::api::SendMessage;
+use castra_proto::{MessageId, RunState};
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::warn;
+use uuid::Uuid;
+
+/// After which an Enter that nothing came of is looked into.
+const UNHEARD: Duration = Duration::from_secs(2);
+const ENTERS: u32 = 5;
+/// Clears the composer.
+const CLEAR: &[u8] = b"\x15";
+/// After which a slash command that began no turn has none: as long as claude's records may come late.
+const SETTLED: Duration = Duration::from_millis(1_500);
+
+/// A message on its way into the composer.
+pub(super) struct Typing {
+    pub(super) message: MessageId,
+    typed: Typed,
+    /// As claude's transcript will have it.
+    text: String,
+    step: Step,
+    since: Instant,
+    enters: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The composer is being cleared.
+    Clearing,
+    Pasted,
+    Entered,
+    /// A blank was typed, to see whether the composer takes anything.
+    Probed,
+}
+
+/// What is typed for a message.
+pub(crate) fn typed(body: &SendMessage) -> std::result::Result<Typed, TypingError> {
+    match &body.command {
+        Some(command) => type_command(command),
+        None => type_text(&text_of(body)),
+    }
+}
+
+/// A message as claude's transcript will have it.
+fn text_of(body: &SendMessage) -> String {
+    let text = body.text.clone().or(body.command.clone()).unwrap_or_default();
+    castra_claude::input::in_context(body.context.as_deref(), &text)
+}
+
+fn read(body: &str) -> Option<(Typed, String, bool)> {
+    let body: SendMessage = serde_json::from_str(body).ok()?;
+    Some((typed(&body).ok()?, text_of(&body), body.command.is_some()))
+}
+
+impl Tty {
+    pub(super) fn holds(screen: &Screen) -> bool {
+        matches!(screen, Screen::Prompt(composer) | Screen::Busy(composer) if !composer.text.is_empty())
+    }
+}
+
+impl Actor<'_> {
+    /// A message that an earlier daemon entered and nobody saw back: it is waited for, and entered again if it still
+    /// stands in the composer.
+    pub(super) async fn tty_entered(&mut self) -> Result<()> {
+        let Some(in_flight) = &self.view.in_flight else { return Ok(()) };
+        let message = in_flight.message;
+        let Some(row) = self.engine.store.message(self.id, message).await? else { return Ok(()) };
+        if let (Some((typed, text, _)), Some(tty)) = (read(&row.body), &mut self.tty) {
+            tty.sent = Some((message.0, text.clone()));
+            let since = Instant::now();
+            tty.typing = Some(Typing { message, typed, text, step: Step::Entered, since, enters: 0 });
+        }
+        Ok(())
+    }
+
+    /// Begins to type a message, if the composer is there for it.
+    pub(crate) async fn tty_deliver(&mut self, id: MessageId) -> Result<()> {
+        let Some(row) = self.commands.waiting.iter().find(|message| message.id == id) else { return Ok(()) };
+        let body = row.body.clone();
+        let composer = match self.look() {
+            Screen::Prompt(composer) => composer,
+            // A turn runs: only what is to join it comes here.
+            Screen::Busy(composer) if self.view.busy() => composer,
+            _ => return Ok(()),
+        };
+        let Some(tty) = &mut self.tty else { return Ok(()) };
+        if tty.is_occupied() {
+            return Ok(());
+        }
+        let Some((typed, text, _)) = read(&body) else {
+            // Refused when it was sent; here only if the rules have changed since.
+            warn!(session = %self.id, message = %id, "cannot be typed");
+            self.undeliverable(id.0, castra_proto::shim::Reason::Unsupported);
+            return Ok(());
+        };
+        let Composer { text: stands, shell } = composer;
+        let clear = shell || !stands.is_empty();
+        let step = if clear { Step::Clearing } else { Step::Pasted };
+        let paste = typed.paste.clone();
+        tty.typing = Some(Typing { message: id, typed, text, step, since: Instant::now(), enters: 0 });
+        // A new id each time: after a crash it is pasted again into a composer that was cleared, and the shim would
+        // drop a double. Enter bears the message's own.
+        self.write(Uuid::new_v4(), if clear { CLEAR } else { &paste }).await
+    }
+
+    pub(super) async fn go_on_typing(&mut self) -> Result<()> {
+        self.command_over();
+        let screen = self.look();
+        let Some(tty) = &mut self.tty else { return Ok(()) };
+        let Some(typing) = &tty.typing else { return Ok(()) };
+        let (id, step, since, enters) = (typing.message, typing.step, typing.since, typing.enters);
+        let quiet = tty.is_quiet(since);
+        let next = match step {
+            Step::Clearing if quiet => match screen {
+                Screen::Prompt(composer) if composer.shell => {
+                    // An empty line leaves the shell mode by Backspace.
+                    self.write(Uuid::new_v4(), b"\x7f").await?;
+                    Step::Clearing
+                }
+                Screen::Prompt(composer) | Screen::Busy(composer) if !composer.text.is_empty() => {
+                    self.write(Uuid::new_v4(), CLEAR).await?;
+                    Step::Clearing
+                }
+                Screen::Prompt(_) | Screen::Busy(_) => {
+                    let paste = typing.typed.paste.clone();
+                    self.write(Uuid::new_v4(), &paste).await?;
+                    Step::Pasted
+                }
+                _ => return Ok(()),
+            },
+            // Nothing is entered into a dialog that has come meanwhile, or into what nobody knows.
+            Step::Pasted if quiet && Tty::holds(&screen) => {
+                tty.sent = Some((id.0, typing.text.clone()));
+                failpoint!("write.before");
+                self.write(id.0, ENTER).await?;
+                failpoint!("write.after");
+                Step::Entered
+            }
+            // The paste is gone: a dialog took it, or somebody at the keyboard cleared it.
+            Step::Pasted if since.elapsed() >= UNHEARD => match screen {
+                Screen::Prompt(_) => {
+                    tty.typing = None;
+                    return Ok(());
+                }
+                _ => return Ok(()),
+            },
+            Step::Entered if since.elapsed() >= UNHEARD && enters < ENTERS => match screen {
+                // It still stands there: was Enter lost, or is claude slow? A blank tells.
+                Screen::Prompt(composer) if !composer.text.is_empty() => {
+                    self.write(Uuid::new_v5(&id.0, format!("probe {enters}").as_bytes()), PROBE).await?;
+                    Step::Probed
+                }
+                _ => return Ok(()),
+            },
+            Step::Probed if quiet => match screen {
+                Screen::Prompt(composer) if !composer.text.is_empty() => {
+                    self.write(Uuid::new_v5(&id.0, format!("enter {enters}").as_bytes()), ENTER).await?;
+                    Step::Entered
+                }
+                _ => Step::Entered,
+            },
+            _ => return Ok(()),
+        };
+        if let Some(typing) = self.tty.as_mut().and_then(|tty| tty.typing.as_mut()) {
+            typing.enters += u32::from(step == Step::Probed);
+            typing.step = next;
+            typing.since = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// The turn was interrupted: what claude gives back to the composer is not entered again.
+    pub(super) fn typed_in_vain(&mut self) {
+        if let Some(tty) = &mut self.tty {
+            tty.typing.take_if(|typing| matches!(typing.step, Step::Entered | Step::Probed));
+        }
+    }
+
+    /// A slash command's own words, which are its result if it begins no turn.
+    pub(super) fn note_output(&mut self, told: &Told) {
+        let switching = self.tty.as_mut().and_then(|tty| tty.switching.as_mut());
+        if switching.is_none() && self.view.terminal.command.is_none() {
+            return;
+        }
+        if let Some(output) = command_output(&told.line.data) {
+            match (switching, &mut self.view.terminal.command) {
+                (Some(switching), _) => switching.said = Some(output),
+                (None, Some(open)) => open.output = output,
+                (None, None) => {}
+            }
+        }
+        if matches!(told.line.fact, Fact::Result(_)) {
+            self.view.terminal.command = None;
+        }
+    }
+
+    /// A slash command was entered.
+    pub(crate) fn command_entered(&mut self, message: MessageId, body: &str) {
+        let is_command = self.tty.is_some() && read(body).is_some_and(|(_, _, is_command)| is_command);
+        if is_command {
+            self.view.terminal.command = Some(OpenCommand { message, output: String::new() });
+        }
+    }
+
+    /// A slash command that began no turn is over when claude waits at its prompt again.
+    fn command_over(&mut self) {
+        let Some(open) = &self.view.terminal.command else { return };
+        let Some(tty) = &self.tty else { return };
+        let taken = match self.look() {
+            Screen::Prompt(composer) => composer.text.is_empty(),
+            _ => false,
+        };
+        let idle = self.view.state == RunState::Idle && !tty.is_waiting() && tty.tail.hold().is_none();
+        let since = tty.typing.as_ref().map(|typing| typing.since);
+        let settled = tty.heard.max(since.unwrap_or(tty.heard)).elapsed() >= SETTLED.max(QUIET);
+        if !(taken && idle && settled) {
+            return;
+        }
+        let at = self.view.clock.map_or(0, |_| tty.clock.0);
+        let line = command_result(&open.output, self.view.claude_session_id, (self.run.decoded, at));
+        let message = open.message;
+        self.view.terminal.command = None;
+        if let Some(tty) = &mut self.tty {
+            tty.typing = None;
+            tty.sent = None;
+        }
+        let replay = Fact::UserReplay { uuid: Some(message.0) };
+        self.view.apply_fact(replay, now(), &self.given, &mut self.added);
+        self.view.apply(line, &self.given, &mut self.added);
+    }
+
+    /// Whether a slash command waits for its end.
+    pub(super) fn has_command(&self) -> bool {
+        self.view.terminal.command.is_some()
+    }
+}
