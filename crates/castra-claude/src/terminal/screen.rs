@@ -187,9 +187,9 @@ fn composer(rows: &[&str]) -> Option<(Composer, bool)> {
         "esc to interrupt",
         "for agents",
         "shell mode",
+        "No commands match",
         "paste again to expand",
         "/effort",
-        "paste again to expand",
         "ctrl+g to edit",
     ];
     if !footer.is_empty() && !footer.iter().any(|row| known.iter().any(|words| row.contains(words))) {

@@ -381,7 +381,7 @@ impl<'a> Actor<'a> {
             && self.lazy.is_none_or(|at| at > Instant::now())
     }
 
-    fn is_dirty(&self) -> bool {
+    pub(crate) fn is_dirty(&self) -> bool {
         !self.changes.is_empty() || self.added.changed
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
-    fn is_writing(&self, id: Uuid) -> bool {
+    pub(crate) fn is_writing(&self, id: Uuid) -> bool {
         self.writing.contains(&id)
     }
 }

@@ -38,6 +38,10 @@ impl Actor<'_> {
     /// claude waits in a dialog, by its own word.
     pub(super) fn ask_dialog(&mut self) {
         let Some(tty) = &self.tty else { return };
+        if tty.switching.is_some() {
+            // castra's own doing, and answered by it.
+            return;
+        }
         let since = tty.state.as_ref().and_then(|state| state.since_ms).unwrap_or_default();
         let id = Uuid::new_v5(&self.run.id.0, format!("dialog {since}").as_bytes()).to_string();
         if !self.view.pending.is_empty() || self.view.terminal.asked.as_ref() == Some(&id) {
@@ -124,7 +128,7 @@ impl Actor<'_> {
 
     /// Answers a dialog by keys, the first of which is the answer's own write.
     pub(super) async fn tty_answer(&mut self, command: CommandId, given: &PermissionAnswer) -> Result<()> {
-        if self.tty.as_ref().is_some_and(Tty::is_occupied) {
+        if self.tty.as_ref().is_some_and(|tty| tty.answering.is_some() || tty.switching.is_some()) {
             // With the next look.
             return Ok(());
         }

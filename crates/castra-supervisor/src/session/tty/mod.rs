@@ -24,7 +24,7 @@ use crate::terminal::Size;
 use castra_claude::fact::Decoded;
 use castra_claude::input;
 use castra_claude::line::{RecordIn, StreamIn};
-use castra_claude::tail::{Tail, Told};
+use castra_claude::tail::{Source, Tail, Told};
 use castra_claude::terminal::answer::is_unknown_screen;
 use castra_claude::terminal::screen::Screen;
 use castra_claude::terminal::signal::{State, Status};
@@ -236,13 +236,19 @@ impl Actor<'_> {
             let line = self.seen_back(told);
             self.view.apply(line, &self.given, &mut self.added);
         }
+        self.typing_over();
     }
 
     /// Tells the prompt that was typed here from one that a person typed.
     fn seen_back(&mut self, told: Told) -> Decoded {
         let Some(tty) = &mut self.tty else { return told.line };
         let sent = tty.sent.as_ref().map(|(id, text)| (*id, text.as_str()));
+        let other = told.prompt.as_ref().is_some_and(|prompt| prompt.source != Source::System);
         let (line, found) = told.delivered(sent.as_slice());
+        if other && found.is_none() && let Some(in_flight) = &mut self.view.in_flight {
+            // Somebody else's prompt began this turn: its end is not ours.
+            in_flight.turn_began = false;
+        }
         if found.is_some() {
             tty.sent = None;
             tty.typing = None;
@@ -305,7 +311,8 @@ impl Actor<'_> {
         self.go_on_switching().await?;
         self.go_on_typing().await?;
         self.watch_screen();
-        if !self.added.events.is_empty() {
+        if !self.added.events.is_empty() || self.is_dirty() {
+            // At once: a command that is done and not known to be would be carried out again.
             self.commit().await?;
         }
         self.act().await

@@ -8,7 +8,7 @@ use castra_claude::terminal::screen::{DialogKind, Screen, permission_mode};
 use castra_claude::terminal::typing::{ENTER, type_command};
 use castra_proto::CommandId;
 use castra_proto::permission::PermissionAnswer;
-use castra_proto::spec::PermissionMode;
+use castra_proto::spec::{Home, PermissionMode};
 use castra_store::CommandRow;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -40,9 +40,14 @@ enum To {
 }
 
 /// What a control request means here.
-fn change(args: &Value) -> Result<To, String> {
+fn change(args: &Value, home: Home) -> Result<To, String> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let command = |line: String| {
+        if home == Home::User {
+            return Err(format!(
+                "claude would save it as the default of your own home; `castra send --command ID '{line}'` does so"
+            ));
+        }
         type_command(&line).map_err(|error| error.to_string())?;
         Ok(To::Command { line, entered: false })
     };
@@ -67,7 +72,7 @@ fn change(args: &Value) -> Result<To, String> {
 
 impl Actor<'_> {
     pub(super) async fn tty_control(&mut self, command: &CommandRow) -> Result<()> {
-        let to = match change(&command.args) {
+        let to = match change(&command.args, self.spec.home) {
             Ok(to) => to,
             Err(error) => {
                 self.answer_control(command.id, Err(error));

@@ -9,10 +9,11 @@ use crate::engine::now;
 use crate::failpoint::failpoint;
 use crate::session::actor::Actor;
 use crate::session::view::OpenCommand;
-use castra_claude::fact::Fact;
+use castra_claude::fact::{Fact, Lifecycle};
 use castra_claude::tail::{Told, command_output, command_result};
 use castra_claude::terminal::screen::{Composer, Screen};
-use castra_claude::terminal::typing::{ENTER, PROBE, Typed, TypingError, type_command, type_text};
+use castra_claude::terminal::typing::{ENTER, PROBE, Typed, TypingError, stands, type_command, type_text};
+use castra_proto::shim::Reason;
 use castra_proto::api::SendMessage;
 use castra_proto::{MessageId, RunState};
 use std::time::Duration;
@@ -25,6 +26,13 @@ const UNHEARD: Duration = Duration::from_secs(2);
 const ENTERS: u32 = 5;
 /// Clears the composer.
 const CLEAR: &[u8] = b"\x15";
+/// Silence for each 100 kB of a text on top of [`QUIET`]: an end that is repeated in it is on the screen early.
+const QUIET_PER_100_KB: Duration = Duration::from_secs(1);
+/// After which a text that does not come to stand in the composer is pasted anew, and how often.
+const UNSEEN: Duration = Duration::from_secs(20);
+const PASTES: u32 = 3;
+/// After which a message that was entered, of which no transcript tells and which stands nowhere, is given up.
+const LOST: Duration = Duration::from_secs(10);
 /// After which a slash command that began no turn has none: as long as claude's records may come late.
 const SETTLED: Duration = Duration::from_millis(1_500);
 
@@ -34,8 +42,10 @@ pub(super) struct Typing {
     typed: Typed,
     /// As claude's transcript will have it.
     text: String,
+    is_command: bool,
     step: Step,
     since: Instant,
+    pastes: u32,
     enters: u32,
 }
 
@@ -68,6 +78,26 @@ fn read(body: &str) -> Option<(Typed, String, bool)> {
     Some((typed(&body).ok()?, text_of(&body), body.command.is_some()))
 }
 
+impl Typing {
+    fn is_entered(&self) -> bool {
+        matches!(self.step, Step::Entered | Step::Probed)
+    }
+
+    /// The composer has taken all of it. Nothing is entered into a dialog that has come meanwhile, or into what nobody
+    /// knows; and silence alone is no proof, since claude reads on while it draws nothing.
+    fn stands(&self, heard: Instant, screen: &Screen) -> bool {
+        let (Screen::Prompt(composer) | Screen::Busy(composer)) = screen else { return false };
+        let long = QUIET_PER_100_KB.mul_f64(self.text.len() as f64 / 100_000.0);
+        heard > self.since
+            && heard.elapsed() >= QUIET + long
+            && !composer.text.is_empty()
+            && match self.is_command {
+                true => composer.text.starts_with(self.text.trim()),
+                false => stands(&composer.text, &self.text) != Some(false),
+            }
+    }
+}
+
 impl Tty {
     pub(super) fn holds(screen: &Screen) -> bool {
         matches!(screen, Screen::Prompt(composer) | Screen::Busy(composer) if !composer.text.is_empty())
@@ -81,10 +111,11 @@ impl Actor<'_> {
         let Some(in_flight) = &self.view.in_flight else { return Ok(()) };
         let message = in_flight.message;
         let Some(row) = self.engine.store.message(self.id, message).await? else { return Ok(()) };
-        if let (Some((typed, text, _)), Some(tty)) = (read(&row.body), &mut self.tty) {
+        if let (Some((typed, text, is_command)), Some(tty)) = (read(&row.body), &mut self.tty) {
             tty.sent = Some((message.0, text.clone()));
             let since = Instant::now();
-            tty.typing = Some(Typing { message, typed, text, step: Step::Entered, since, enters: 0 });
+            let step = Step::Entered;
+            tty.typing = Some(Typing { message, typed, text, is_command, step, since, pastes: 0, enters: 0 });
         }
         Ok(())
     }
@@ -103,17 +134,18 @@ impl Actor<'_> {
         if tty.is_occupied() {
             return Ok(());
         }
-        let Some((typed, text, _)) = read(&body) else {
+        let Some((typed, text, is_command)) = read(&body) else {
             // Refused when it was sent; here only if the rules have changed since.
             warn!(session = %self.id, message = %id, "cannot be typed");
-            self.undeliverable(id.0, castra_proto::shim::Reason::Unsupported);
+            self.undeliverable(id.0, Reason::Unsupported);
             return Ok(());
         };
         let Composer { text: stands, shell } = composer;
         let clear = shell || !stands.is_empty();
         let step = if clear { Step::Clearing } else { Step::Pasted };
         let paste = typed.paste.clone();
-        tty.typing = Some(Typing { message: id, typed, text, step, since: Instant::now(), enters: 0 });
+        let since = Instant::now();
+        tty.typing = Some(Typing { message: id, typed, text, is_command, step, since, pastes: 0, enters: 0 });
         // A new id each time: after a crash it is pasted again into a composer that was cleared, and the shim would
         // drop a double. Enter bears the message's own.
         self.write(Uuid::new_v4(), if clear { CLEAR } else { &paste }).await
@@ -126,6 +158,7 @@ impl Actor<'_> {
         let Some(typing) = &tty.typing else { return Ok(()) };
         let (id, step, since, enters) = (typing.message, typing.step, typing.since, typing.enters);
         let quiet = tty.is_quiet(since);
+        let stands = typing.stands(tty.heard, &screen);
         let next = match step {
             Step::Clearing if quiet => match screen {
                 Screen::Prompt(composer) if composer.shell => {
@@ -144,27 +177,32 @@ impl Actor<'_> {
                 }
                 _ => return Ok(()),
             },
-            // Nothing is entered into a dialog that has come meanwhile, or into what nobody knows.
-            Step::Pasted if quiet && Tty::holds(&screen) => {
+            Step::Pasted if stands => {
                 tty.sent = Some((id.0, typing.text.clone()));
                 failpoint!("write.before");
                 self.write(id.0, ENTER).await?;
                 failpoint!("write.after");
                 Step::Entered
             }
-            // The paste is gone: a dialog took it, or somebody at the keyboard cleared it.
-            Step::Pasted if since.elapsed() >= UNHEARD => match screen {
-                Screen::Prompt(_) => {
+            // A dialog took the paste, or somebody at the keyboard changed it.
+            Step::Pasted if since.elapsed() >= UNSEEN && matches!(screen, Screen::Prompt(_)) => {
+                if typing.pastes >= PASTES {
                     tty.typing = None;
+                    self.undeliverable(id.0, Reason::Unsupported);
                     return Ok(());
                 }
-                _ => return Ok(()),
-            },
+                self.write(Uuid::new_v4(), CLEAR).await?;
+                Step::Clearing
+            }
             Step::Entered if since.elapsed() >= UNHEARD && enters < ENTERS => match screen {
                 // It still stands there: was Enter lost, or is claude slow? A blank tells.
                 Screen::Prompt(composer) if !composer.text.is_empty() => {
                     self.write(Uuid::new_v5(&id.0, format!("probe {enters}").as_bytes()), PROBE).await?;
                     Step::Probed
+                }
+                Screen::Prompt(_) if since.elapsed() >= LOST && self.is_at_rest() => {
+                    self.lost_message(id);
+                    return Ok(());
                 }
                 _ => return Ok(()),
             },
@@ -179,16 +217,43 @@ impl Actor<'_> {
         };
         if let Some(typing) = self.tty.as_mut().and_then(|tty| tty.typing.as_mut()) {
             typing.enters += u32::from(step == Step::Probed);
+            typing.pastes += u32::from(next == Step::Pasted);
             typing.step = next;
             typing.since = Instant::now();
         }
         Ok(())
     }
 
+    /// No turn runs, and claude says so.
+    fn is_at_rest(&self) -> bool {
+        let Some(tty) = &self.tty else { return false };
+        self.view.state == RunState::Idle && !tty.is_waiting() && tty.tail.hold().is_none()
+    }
+
+    /// Entered, seen back by nobody, and not in the composer: somebody at the keyboard took it, or claude did.
+    fn lost_message(&mut self, id: MessageId) {
+        warn!(session = %self.id, message = %id, "no transcript tells of a message that was entered");
+        let gone = Fact::Lifecycle { uuid: Some(id.0), state: Lifecycle::Completed };
+        self.view.apply_fact(gone, now(), &self.given, &mut self.added);
+        self.typing_over();
+    }
+
+    /// Whatever settled the message: nothing of it is typed any more.
+    pub(super) fn typing_over(&mut self) {
+        let Some(tty) = &mut self.tty else { return };
+        let Some(typing) = tty.typing.as_ref().filter(|typing| typing.is_entered()) else { return };
+        let open = self.view.in_flight.as_ref().is_some_and(|open| open.message == typing.message)
+            || self.commands.is_writing(typing.message.0);
+        if !open {
+            tty.typing = None;
+            tty.sent = None;
+        }
+    }
+
     /// The turn was interrupted: what claude gives back to the composer is not entered again.
     pub(super) fn typed_in_vain(&mut self) {
         if let Some(tty) = &mut self.tty {
-            tty.typing.take_if(|typing| matches!(typing.step, Step::Entered | Step::Probed));
+            tty.typing.take_if(|typing| typing.is_entered());
         }
     }
 
@@ -226,7 +291,7 @@ impl Actor<'_> {
             Screen::Prompt(composer) => composer.text.is_empty(),
             _ => false,
         };
-        let idle = self.view.state == RunState::Idle && !tty.is_waiting() && tty.tail.hold().is_none();
+        let idle = self.is_at_rest();
         let since = tty.typing.as_ref().map(|typing| typing.since);
         let settled = tty.heard.max(since.unwrap_or(tty.heard)).elapsed() >= SETTLED.max(QUIET);
         if !(taken && idle && settled) {
