@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use castra_claude::fact::{Fact, SessionState};
 use castra_claude::line::{RecordIn, StreamIn};
-use castra_claude::tail::{SETTLE, Source, Tail, Told};
+use castra_claude::tail::{PATIENCE, Source, Tail, Told};
 use castra_claude::terminal::screen::{DialogKind, Screen, permission_mode, screen};
 use castra_claude::terminal::signal::State;
 use castra_proto::Timestamp;
@@ -77,8 +77,13 @@ fn steps(timeline: &str, size: usize) -> Vec<Step> {
             steps.push(Step::Record(record));
         }
     }
-    let record =
-        RecordIn { seq: seq + 1, at: last + SETTLE, stream: StreamIn::Shim, offset: 0, bytes: Bytes::new() };
+    let record = RecordIn {
+        seq: seq + 1,
+        at: last + PATIENCE,
+        stream: StreamIn::Shim,
+        offset: 0,
+        bytes: Bytes::new(),
+    };
     steps.push(Step::Record(record));
     steps
 }

@@ -78,6 +78,11 @@ impl Turn {
             is_error.then(|| (uuid, number(value, "apiErrorStatus").or_else(|| status(&self.text))));
     }
 
+    /// The model has said its last word in it, or has failed to.
+    pub(super) fn is_answered(&self) -> bool {
+        self.failed.is_some() || self.stop_reason.as_deref().is_some_and(|reason| reason != "tool_use")
+    }
+
     /// It ended with the record `leaf`: the API failed, and claude waits again. 2.1.329 writes no `turn_duration` then.
     pub(super) fn failed_at(&self, leaf: Uuid) -> bool {
         self.failed.is_some_and(|(record, _)| record == Some(leaf))
@@ -92,12 +97,11 @@ impl Turn {
             End::Over { duration_ms: Some(duration_ms) } => duration_ms,
             _ => when.1.saturating_sub(self.at) / 1_000_000,
         };
-        let answered = self.stop_reason.as_deref().is_some_and(|reason| reason != "tool_use");
         let cut_off = match end {
             End::Over { .. } => false,
             End::Interrupted => true,
             // A later CLI may have another sign of an end; what was answered was answered.
-            End::Unmarked => self.failed.is_none() && !answered,
+            End::Unmarked => !self.is_answered(),
         };
         let name = self.began.unwrap_or_default();
         let mut data = json!({

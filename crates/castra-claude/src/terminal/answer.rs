@@ -64,7 +64,9 @@ pub fn unknown_screen<R: AsRef<str>>(id: &str, rows: &[R], title: &str) -> Asked
 
 /// Whether a request is one of [`unknown_screen`].
 pub fn is_unknown_screen(request: &PermissionRequest) -> bool {
-    request.kind == PermissionKind::Dialog && request.tool == "terminal" && request.input.get("screen").is_some()
+    request.kind == PermissionKind::Dialog
+        && request.tool == "terminal"
+        && request.input.get("screen").is_some()
 }
 
 fn matching<'c>(dialog: &Dialog, calls: &'c [Call]) -> Option<&'c Call> {

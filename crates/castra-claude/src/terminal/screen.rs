@@ -191,6 +191,10 @@ fn composer(rows: &[&str]) -> Option<(Composer, bool)> {
         "paste again to expand",
         "/effort",
         "ctrl+g to edit",
+        // Behind a key that took something away: Ctrl-U, Esc, Ctrl-C.
+        "to paste deleted text",
+        "sc again to clear",
+        "trl-C again to exit",
     ];
     if !footer.is_empty() && !footer.iter().any(|row| known.iter().any(|words| row.contains(words))) {
         return None;

@@ -30,6 +30,7 @@ fn a_composer_is_between_two_rules_above_a_known_footer() {
             "----\n❯ [Pasted text #1 +12 lines]\n----\n  paste again to expand",
             prompt("[Pasted text #1 +12 lines]"),
         ),
+        ("----\n❯ one\n  two\n----\n   Ctrl+Y to paste deleted text", prompt("one\ntwo")),
         // What looks like a rule in its text is indented.
         ("----\n❯ a\n  ----\n  b\n----\n  ? for shortcuts", prompt(&format!("a\n{RULE}\nb"))),
         // Higher than the window.
