@@ -1,5 +1,6 @@
 //! Requests and answers of the HTTP API beyond sessions and events.
 
+use crate::spec::Mode;
 use crate::{MessageId, SessionId, Timestamp, TokenId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -180,6 +181,16 @@ pub struct SessionPatch {
 pub struct Fork {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// `POST /sessions/{id}/resume`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Resume {
+    /// The same conversation on a terminal from now on, or as a stream. None: as before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
 }
 
 /// `POST /sessions/{id}/control`: a control request of the CLI, `{subtype, …}`.

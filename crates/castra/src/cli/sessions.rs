@@ -18,6 +18,15 @@ pub(super) struct OneArg {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct ResumeArgs {
+    /// Session: id, unique prefix, or name; or the id of one of claude's own conversations
+    id: String,
+    /// From now on as a stream, or on a terminal
+    #[arg(long, value_name = "stream|terminal", value_parser = super::spec::mode)]
+    mode: Option<Mode>,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct ManyArgs {
     /// Sessions: ids, unique prefixes, or names
     #[arg(required = true, value_name = "ID")]
@@ -181,9 +190,9 @@ pub(super) async fn act(ids: &[String], verb: &str, ctx: Ctx) -> Result<(), Fail
 }
 
 /// A session of castra's, else one of claude's own conversations, which is adopted.
-pub(super) async fn resume(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn resume(args: ResumeArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
-    let session = match client.act(&args.id, "resume").await {
+    let session = match client.resume(&args.id, &Resume { mode: args.mode }).await {
         Ok(session) => session,
         Err(error)
             if error.problem().is_some_and(|problem| {
@@ -194,7 +203,8 @@ pub(super) async fn resume(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
                 Ok(id) => id,
                 Err(_) => return Err(error.into()),
             };
-            let session = client.adopt(&id.to_string(), &SessionSpec::default()).await?;
+            let spec = SessionSpec { mode: args.mode.unwrap_or_default(), ..SessionSpec::default() };
+            let session = client.adopt(&id.to_string(), &spec).await?;
             ctx.out.note(&ctx.out.paint(Style::Dim, "adopted one of claude's own conversations"));
             session
         }

@@ -77,6 +77,7 @@ impl Actor<'_> {
         let to_do = self.commands.open.iter().any(|command| command.state == CommandState::Accepted);
         unasked && (!self.view.ready || tty.is_waiting() || to_type || tty.strange.is_some())
             || to_do
+            || (self.view.in_flight.is_some() && tty.typing.is_none())
             || self.has_command()
     }
 

@@ -28,7 +28,7 @@ use castra_claude::tail::{Source, Tail, Told};
 use castra_claude::terminal::answer::is_unknown_screen;
 use castra_claude::terminal::screen::Screen;
 use castra_claude::terminal::signal::{State, Status};
-use castra_proto::RunState;
+use castra_proto::{MessageId, RunState};
 use castra_proto::permission::{PermissionAnswer, PermissionRequest};
 use castra_proto::shim::{How, Note, Stream, TailRule, Which};
 use castra_store::{CommandRow, CommandState};
@@ -87,6 +87,10 @@ pub(crate) struct Tty {
     switching: Option<modes::Switching>,
     /// Entered and not seen back: the message and its text.
     sent: Option<(Uuid, String)>,
+    /// A message that was entered, and whose turn was interrupted before anybody saw it back.
+    vain: Option<MessageId>,
+    /// Something may stand in the composer, or come to stand there, that cannot be seen.
+    unsure: bool,
     /// Since when the screen has been one that castra does not know.
     strange: Option<Instant>,
     saved: checkpoint::Saved,
@@ -105,6 +109,8 @@ impl Tty {
             answering: None,
             switching: None,
             sent: None,
+            vain: None,
+            unsure: false,
             strange: None,
             saved: checkpoint::Saved::default(),
         }
@@ -154,6 +160,8 @@ impl Actor<'_> {
         }
         tty.state = self.view.terminal.state.as_ref().and_then(|state| State::parse(state.as_bytes()));
         tty.strange = self.view.pending.iter().any(is_unknown_screen).then(Instant::now);
+        // What an earlier daemon pasted may not be on the screen yet.
+        tty.unsure = self.view.ready;
         self.tty = Some(tty);
         self.tty_entered().await?;
         Ok(from.min(self.screen_begin().await))

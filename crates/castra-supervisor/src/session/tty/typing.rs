@@ -12,6 +12,7 @@ use crate::session::view::OpenCommand;
 use castra_claude::fact::{Fact, Lifecycle};
 use castra_claude::tail::{Told, command_output, command_result};
 use castra_claude::terminal::screen::{Composer, Screen};
+use castra_claude::terminal::signal::Status;
 use castra_claude::terminal::typing::{ENTER, PROBE, Typed, TypingError, stands, type_command, type_text};
 use castra_proto::shim::Reason;
 use castra_proto::api::SendMessage;
@@ -47,10 +48,15 @@ pub(super) struct Typing {
     since: Instant,
     pastes: u32,
     enters: u32,
+    /// Where the cursor stood before the blank.
+    cursor: Option<(u16, u16)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// What an earlier daemon typed may still be on its way: a blank was typed, and when the cursor moves all before it
+    /// was taken.
+    Sounding,
     /// The composer is being cleared.
     Clearing,
     Pasted,
@@ -115,7 +121,7 @@ impl Actor<'_> {
             tty.sent = Some((message.0, text.clone()));
             let since = Instant::now();
             let step = Step::Entered;
-            tty.typing = Some(Typing { message, typed, text, is_command, step, since, pastes: 0, enters: 0 });
+            tty.typing = Some(Typing { message, typed, text, is_command, step, since, pastes: 0, enters: 0, cursor: None });
         }
         Ok(())
     }
@@ -130,6 +136,7 @@ impl Actor<'_> {
             Screen::Busy(composer) if self.view.busy() => composer,
             _ => return Ok(()),
         };
+        let cursor = self.cursor();
         let Some(tty) = &mut self.tty else { return Ok(()) };
         if tty.is_occupied() {
             return Ok(());
@@ -141,25 +148,42 @@ impl Actor<'_> {
             return Ok(());
         };
         let Composer { text: stands, shell } = composer;
-        let clear = shell || !stands.is_empty();
-        let step = if clear { Step::Clearing } else { Step::Pasted };
-        let paste = typed.paste.clone();
+        let (step, first) = if std::mem::take(&mut tty.unsure) {
+            (Step::Sounding, PROBE.to_vec())
+        } else if shell || !stands.is_empty() {
+            (Step::Clearing, CLEAR.to_vec())
+        } else {
+            (Step::Pasted, typed.paste.clone())
+        };
         let since = Instant::now();
-        tty.typing = Some(Typing { message: id, typed, text, is_command, step, since, pastes: 0, enters: 0 });
+        tty.typing = Some(Typing { message: id, typed, text, is_command, step, since, pastes: 0, enters: 0, cursor });
         // A new id each time: after a crash it is pasted again into a composer that was cleared, and the shim would
         // drop a double. Enter bears the message's own.
-        self.write(Uuid::new_v4(), if clear { CLEAR } else { &paste }).await
+        self.write(Uuid::new_v4(), &first).await
+    }
+
+    fn cursor(&self) -> Option<(u16, u16)> {
+        self.hub.screen.with(|terminal| terminal.cursor()).map(|(col, row, _)| (col, row))
     }
 
     pub(super) async fn go_on_typing(&mut self) -> Result<()> {
         self.command_over();
-        let screen = self.look();
+        self.restore_typing().await?;
+        self.given_back();
+        let (screen, cursor) = (self.look(), self.cursor());
         let Some(tty) = &mut self.tty else { return Ok(()) };
         let Some(typing) = &tty.typing else { return Ok(()) };
         let (id, step, since, enters) = (typing.message, typing.step, typing.since, typing.enters);
         let quiet = tty.is_quiet(since);
         let stands = typing.stands(tty.heard, &screen);
         let next = match step {
+            Step::Sounding if quiet && (cursor != typing.cursor || since.elapsed() >= UNSEEN) => match screen {
+                Screen::Prompt(_) | Screen::Busy(_) => {
+                    self.write(Uuid::new_v4(), CLEAR).await?;
+                    Step::Clearing
+                }
+                _ => return Ok(()),
+            },
             Step::Clearing if quiet => match screen {
                 Screen::Prompt(composer) if composer.shell => {
                     // An empty line leaves the shell mode by Backspace.
@@ -185,7 +209,7 @@ impl Actor<'_> {
                 Step::Entered
             }
             // A dialog took the paste, or somebody at the keyboard changed it.
-            Step::Pasted if since.elapsed() >= UNSEEN && matches!(screen, Screen::Prompt(_)) => {
+            Step::Pasted if tty.heard.max(since).elapsed() >= UNSEEN && matches!(screen, Screen::Prompt(_)) => {
                 if typing.pastes >= PASTES {
                     tty.typing = None;
                     self.undeliverable(id.0, Reason::Unsupported);
@@ -245,15 +269,45 @@ impl Actor<'_> {
         let open = self.view.in_flight.as_ref().is_some_and(|open| open.message == typing.message)
             || self.commands.is_writing(typing.message.0);
         if !open {
+            // A blank may have been typed in vain, and it cannot be seen.
+            tty.unsure |= typing.enters > 0;
             tty.typing = None;
             tty.sent = None;
+            tty.vain = None;
         }
+    }
+
+    /// What was entered is known again only when the log's note of it was decoded.
+    async fn restore_typing(&mut self) -> Result<()> {
+        let Some(tty) = &self.tty else { return Ok(()) };
+        let in_flight = self.view.in_flight.as_ref().map(|in_flight| in_flight.message);
+        if in_flight.is_some() && tty.typing.is_none() && tty.vain != in_flight {
+            self.tty_entered().await?;
+        }
+        Ok(())
+    }
+
+    /// Esc before any answer puts a message back into the composer, and no transcript tells of it.
+    fn given_back(&mut self) {
+        let Screen::Prompt(composer) = self.look() else { return };
+        let Some(tty) = &mut self.tty else { return };
+        let idle = tty.state.as_ref().is_some_and(|state| state.status == Some(Status::Idle));
+        let Some((_, text)) = tty.sent.as_ref().filter(|(id, _)| idle && tty.vain == Some(MessageId(*id))) else {
+            return;
+        };
+        if composer.text.is_empty() || stands(&composer.text, text) == Some(false) {
+            return;
+        }
+        let mut told = Vec::new();
+        tty.tail.taken_back(self.run.decoded, tty.clock.0, &mut told);
+        self.told(told);
     }
 
     /// The turn was interrupted: what claude gives back to the composer is not entered again.
     pub(super) fn typed_in_vain(&mut self) {
         if let Some(tty) = &mut self.tty {
-            tty.typing.take_if(|typing| typing.is_entered());
+            let typed = tty.typing.take_if(|typing| typing.is_entered());
+            tty.vain = typed.map(|typing| typing.message).or(tty.vain);
         }
     }
 
