@@ -155,6 +155,48 @@ pub struct TurnResult {
     pub usage: Value,
 }
 
+/// `GET /sessions/{id}/screen`: a terminal's screen at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Screen {
+    /// Top to bottom, without blanks at their ends.
+    pub rows: Vec<String>,
+    /// The same with colours, a line each; nothing in it but text and SGR sequences.
+    pub ansi: String,
+    /// The title that claude gave its terminal.
+    pub title: String,
+    pub size: ScreenSize,
+    pub cursor: Cursor,
+}
+
+/// In cells. All who look at a terminal share one size: the smallest of those who type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ScreenSize {
+    pub rows: u16,
+    pub cols: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Cursor {
+    /// From 0.
+    pub row: u16,
+    /// From 0.
+    pub col: u16,
+    pub visible: bool,
+}
+
+/// `POST /sessions/{id}/keys`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Keys {
+    /// Names of keys as tmux has them (`Enter`, `C-c`, `M-x`, `S-Tab`), and other words as text; a single character
+    /// is itself.
+    pub keys: Vec<String>,
+}
+
 /// `PATCH /sessions/{id}`: what can be changed while it lives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -33,10 +33,10 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Backup, Behavior, Control, ControlAnswer, CreateToken, CreatedToken, ErrorCode, Event, Exit, ExitCause,
-    FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Limits, Message, MessageAccepted, MessageState, Mode,
+    Activity, Backup, Behavior, Control, ControlAnswer, CreateToken, CreatedToken, Cursor, ErrorCode, Event, Exit, ExitCause,
+    FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Keys, Limits, Message, MessageAccepted, MessageState, Mode,
     Page<ServerEvent>, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority,
-    Problem, Reaped, RunState, Sandbox, SandboxKind, SandboxMode, Scope, SendMessage, ServerEvent, Session,
+    Problem, Reaped, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session,
     SessionPatch, SessionSpec, Thinking, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
 }
 
@@ -196,6 +196,7 @@ fn requests_refuse_unknown_fields_by_name() {
     refuses::<SendMessage>("SendMessage");
     refuses::<SessionPatch>("SessionPatch");
     refuses::<Fork>("Fork");
+    refuses::<Keys>("Keys");
     refuses::<PermissionAnswer>("PermissionAnswer");
     refuses::<CreateToken>("CreateToken");
     refuses::<InstallClaude>("InstallClaude");

@@ -16,9 +16,40 @@ pub enum KeyError {
          PgUp, PgDn, F1 to F12, with C-, M- and S- before them, e.g. C-c, M-x, S-Tab"
     )]
     Unknown { name: String },
+    #[error("`{name}` is no key; the nearest is {}", .nearest.join(" or "))]
+    Mistaken { name: String, nearest: Vec<&'static str> },
     #[error("`{name}`: a terminal has no way to send this combination")]
     Impossible { name: String },
 }
+
+/// Names of keys; beside them F1 to F12.
+const NAMES: [&str; 25] = [
+    "Enter",
+    "Return",
+    "Esc",
+    "Escape",
+    "Tab",
+    "BTab",
+    "Space",
+    "BSpace",
+    "Backspace",
+    "Del",
+    "Delete",
+    "Ins",
+    "Insert",
+    "Up",
+    "Down",
+    "Left",
+    "Right",
+    "Home",
+    "End",
+    "PgUp",
+    "PageUp",
+    "PgDn",
+    "PageDown",
+    "PPage",
+    "NPage",
+];
 
 /// The bytes of the key called `name`, as xterm sends it.
 ///
@@ -126,6 +157,36 @@ fn named(name: &str, control: bool, meta: bool, shift: bool, modes: Modes) -> Op
     Some(text.map(String::into_bytes))
 }
 
+/// The keys that somebody may have meant: the word is one but for its case, or for a letter too many, too few or
+/// transposed. Another letter makes another word: `Light` is text.
+fn nearest(word: &str) -> Vec<&'static str> {
+    let is_near = |name: &&str| {
+        word.eq_ignore_ascii_case(name)
+            || name.len() > 3
+                && word.starts_with(|c: char| c.is_ascii_uppercase())
+                && is_slip(word.as_bytes(), name.as_bytes())
+    };
+    let mut found: Vec<_> = NAMES.into_iter().filter(is_near).collect();
+    let number = word.strip_prefix(['F', 'f']).filter(|rest| !rest.is_empty());
+    if number.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())) {
+        found.extend(["F1", "F12"]);
+    }
+    found
+}
+
+/// Whether the two differ by one letter more or by two neighbours that changed places.
+fn is_slip(a: &[u8], b: &[u8]) -> bool {
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[same..], &b[same..]);
+    match a.len().cmp(&b.len()) {
+        std::cmp::Ordering::Less => *a == b[1..],
+        std::cmp::Ordering::Greater => a[1..] == *b,
+        std::cmp::Ordering::Equal => {
+            matches!((a, b), ([a, b, x @ ..], [c, d, y @ ..]) if (a, b, x) == (d, c, y))
+        }
+    }
+}
+
 /// The words of `castra type`, one after the other: names of keys, and whatever is none as literal text.
 ///
 /// Text is sent as it stands, without control characters: those have names.
@@ -140,6 +201,10 @@ pub fn keys<'a>(words: impl IntoIterator<Item = &'a str>, modes: Modes) -> Resul
                 return Err(error);
             }
             Err(_) => {
+                let nearest = nearest(word);
+                if !nearest.is_empty() {
+                    return Err(KeyError::Mistaken { name: word.to_owned(), nearest });
+                }
                 let visible = word.chars().filter(|character| !character.is_control());
                 bytes.extend(visible.collect::<String>().into_bytes());
             }
@@ -224,7 +289,45 @@ mod tests {
     fn words_that_are_no_keys_are_text() {
         let typed = keys(["echo", "Space", "a b\u{1b}c\r", "Enter"], NORMAL);
         assert_eq!(typed, Ok(b"echo a bc\r".to_vec()));
+        for word in [
+            "hello",
+            "Light",
+            "Lift",
+            "And",
+            "Tap",
+            "Enter the room",
+            "Entertain",
+            "F",
+            "Fn",
+            "F1x",
+            "up there",
+        ] {
+            assert_eq!(keys([word], NORMAL), Ok(word.as_bytes().to_vec()), "{word}");
+        }
         assert_eq!(keys(["C-Nope"], NORMAL), Err(KeyError::Unknown { name: "C-Nope".into() }));
         assert_eq!(keys(["x", "C-Enter"], NORMAL), Err(KeyError::Impossible { name: "C-Enter".into() }));
+    }
+
+    #[test]
+    fn a_slip_is_no_text() {
+        for (word, nearest) in [
+            ("enter", &["Enter"][..]),
+            ("ESC", &["Esc"]),
+            ("up", &["Up"]),
+            ("Entre", &["Enter"]),
+            ("Entr", &["Enter"]),
+            ("Enterr", &["Enter"]),
+            ("Spcae", &["Space"]),
+            ("Dwon", &["Down"]),
+            ("BackSpace", &["Backspace"]),
+            ("F13", &["F1", "F12"]),
+            ("f5", &["F1", "F12"]),
+        ] {
+            let error = KeyError::Mistaken { name: word.into(), nearest: nearest.to_vec() };
+            assert_eq!(keys(["x", word], NORMAL), Err(error), "{word}");
+        }
+        for name in NAMES {
+            assert!(key(name, NORMAL).is_ok(), "{name}");
+        }
     }
 }

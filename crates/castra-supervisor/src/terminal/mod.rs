@@ -164,6 +164,11 @@ impl Terminal {
         (cursor.col as u16, cursor.row as u16, cursor.visible)
     }
 
+    /// DECCKM: what arrow keys send.
+    pub fn is_application_cursor(&self) -> bool {
+        self.screens.cursor_key_app_mode()
+    }
+
     /// Desktop notices (OSC 9, OSC 777) since the last call, at most eight. No part of the state.
     pub fn take_notices(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notices)

@@ -10,6 +10,7 @@ mod escape;
 mod failure;
 mod files;
 mod input;
+mod keyboard;
 mod logs;
 mod model;
 mod out;
@@ -85,6 +86,10 @@ enum Command {
     Logs(logs::LogsArgs),
     /// The live conversation in this terminal
     Attach(attach::AttachArgs),
+    /// What a terminal session shows, as text
+    Screen(keyboard::ScreenArgs),
+    /// Type keys into a terminal session
+    Type(keyboard::TypeArgs),
     /// End the turn that is running
     Interrupt(sessions::OneArg),
     /// Stop a session's claude; `resume` continues later
@@ -266,6 +271,8 @@ async fn perform(command: Command, ctx: Ctx) -> Result<(), Failure> {
         Command::Wait(args) => say::wait(args, ctx).await,
         Command::Logs(args) => logs::logs(args, ctx).await,
         Command::Attach(args) => attach::attach(args, ctx).await,
+        Command::Screen(args) => keyboard::screen(args, ctx).await,
+        Command::Type(args) => keyboard::type_keys(args, ctx).await,
         Command::Interrupt(args) => sessions::act(&[args.id], "interrupt", ctx).await,
         Command::Stop(args) => sessions::act(&args.ids, "stop", ctx).await,
         Command::Resume(args) => sessions::resume(args, ctx).await,

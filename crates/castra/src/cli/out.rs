@@ -81,6 +81,12 @@ impl Out {
         Ok(written.and_then(|()| stdout.flush())?)
     }
 
+    /// Text with colours, as the daemon painted it: of all that a terminal obeys, only SGR sequences are let through.
+    pub(super) fn painted(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = std::io::stdout().lock();
+        Ok(stdout.write_all(painted(text).as_bytes()).and_then(|()| stdout.flush())?)
+    }
+
     /// Text to stdout, without a newline.
     pub(super) fn text(&self, text: &str) -> Result<(), Failure> {
         self.bytes(text.as_bytes())
@@ -136,6 +142,24 @@ impl Out {
     }
 }
 
+/// Everything but `ESC [ … m` is made visible.
+fn painted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (n, part) in text.split("\x1b[").enumerate() {
+        let end = part.find(|c: char| !(c.is_ascii_digit() || matches!(c, ';' | ':')));
+        match end {
+            Some(end) if n > 0 && part[end..].starts_with('m') => {
+                out.push_str("\x1b[");
+                out.push_str(&part[..=end]);
+                out.push_str(&visible(&part[end + 1..]));
+            }
+            _ if n > 0 => out.push_str(&visible(&format!("\x1b[{part}"))),
+            _ => out.push_str(&visible(part)),
+        }
+    }
+    out
+}
+
 fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..head.len())
         .map(|column| {
@@ -166,5 +190,19 @@ mod tests {
             vec!["22".into(), String::new(), String::new()],
         ];
         assert_eq!(columns(&["ID", "NAME", "WHAT"], &rows), "ID  NAME    WHAT\n1   größer  x\n22\n");
+    }
+
+    #[test]
+    fn colours_are_let_through_and_nothing_else() {
+        let table = [
+            ("\x1b[1;38:5:3mé\x1b[0m\n", "\x1b[1;38:5:3mé\x1b[0m\n"),
+            ("\x1b[mx", "\x1b[mx"),
+            ("a\x1b[2Jb", "a\\x1b[2Jb"),
+            ("\x1b]0;t\x07\x1b[31mx\x1b[", "\\x1b]0;t\\x07\x1b[31mx\\x1b["),
+            ("\x1b[?25m", "\\x1b[?25m"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(painted(text), expected);
+        }
     }
 }

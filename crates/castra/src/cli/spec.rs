@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use castra_proto::SessionSpec;
-use castra_proto::spec::{Home, PermissionMode, SandboxMode, Thinking};
+use castra_proto::spec::{Home, Mode, PermissionMode, SandboxMode, Thinking};
 use clap::Args;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,6 +19,15 @@ pub(super) struct SpecArgs {
     /// A name, usable wherever an id is
     #[arg(long)]
     pub(super) name: Option<String>,
+    /// stream: events only; terminal: the real TUI, which you can watch and type into
+    #[arg(long, value_parser = mode)]
+    pub(super) mode: Option<Mode>,
+    /// The TUI on the whole screen, with a history of its own to scroll in; needs --mode terminal
+    #[arg(long)]
+    tui_fullscreen: bool,
+    /// The TUI without what is around the conversation; needs --mode terminal
+    #[arg(long)]
+    tui_focus: bool,
     /// Label the session; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -140,6 +149,14 @@ fn permission_mode(text: &str) -> Result<PermissionMode, String> {
     })
 }
 
+pub(super) fn mode(text: &str) -> Result<Mode, &'static str> {
+    match text {
+        "stream" => Ok(Mode::Stream),
+        "terminal" => Ok(Mode::Terminal),
+        _ => Err("stream or terminal"),
+    }
+}
+
 fn home(text: &str) -> Result<Home, &'static str> {
     match text {
         "isolated" => Ok(Home::Isolated),
@@ -182,6 +199,14 @@ impl SpecArgs {
             None => SessionSpec::default(),
         };
         set(&mut spec.name, self.name);
+        if let Some(mode) = self.mode {
+            spec.mode = mode;
+        }
+        if self.tui_fullscreen || self.tui_focus {
+            let tui = spec.tui.get_or_insert_default();
+            tui.fullscreen |= self.tui_fullscreen;
+            tui.focus |= self.tui_focus;
+        }
         for label in self.label {
             let (key, value) = label
                 .split_once('=')

@@ -27,6 +27,8 @@ fn the_verbs_of_the_design_are_there_and_described() {
         "wait",
         "logs",
         "attach",
+        "screen",
+        "type",
         "interrupt",
         "stop",
         "resume",
@@ -81,6 +83,9 @@ fn what_people_type() {
         &["logs", "id", "--raw", "--in"],
         &["rm", "-f", "a", "b"],
         &["export", "id", "--format", "markdown", "-o", "f", "-f"],
+        &["screen", "id", "--ansi"],
+        &["type", "id", "hello", "Enter", "C-c"],
+        &["type", "id", "--literal", "--", "-v", "Enter"],
         &["approve", "id"],
         &["approve", "id", "req", "--input", "{}", "--remember"],
         &["approve", "id", "--answer", "Q=A"],
@@ -112,6 +117,8 @@ fn what_people_type() {
         &["up", "-d", "--install"],
         &["doctor", "--yes"],
         &["rm"],
+        &["type", "id"],
+        &["type", "id", "-v"],
         &["export", "id", "--format", "pdf"],
     ];
     for line in bad {

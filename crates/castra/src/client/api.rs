@@ -156,6 +156,16 @@ impl Client {
         self.read(Call::get(session_path(session, "/info"))).await
     }
 
+    /// What a terminal session shows.
+    pub async fn screen(&self, session: &str) -> Result<Screen, Error> {
+        self.read(Call::get(session_path(session, "/screen"))).await
+    }
+
+    /// Keys by name, and text.
+    pub async fn keys(&self, session: &str, keys: &Keys) -> Result<(), Error> {
+        self.read::<Value>(Call::post(session_path(session, "/keys")).json(keys)?).await.map(drop)
+    }
+
     pub async fn put_file(&self, session: &str, path: &str, content: Bytes) -> Result<(), Error> {
         let target = session_path(session, &format!("/files?path={}", escape(path)));
         self.read::<Value>(Call::post(target).bytes(content)).await.map(drop)

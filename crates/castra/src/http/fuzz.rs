@@ -1,7 +1,7 @@
 //! Every parser of a JSON body, for fuzzing: whatever is sent, it is read or refused by name, never worse.
 
 use super::body::{NoFields, parse};
-use castra_proto::api::{Backup, Control, CreateToken, Fork, InstallClaude, SendMessage, SessionPatch};
+use castra_proto::api::{Backup, Control, CreateToken, Fork, InstallClaude, Keys, SendMessage, SessionPatch};
 use castra_proto::permission::PermissionAnswer;
 use castra_proto::{ErrorCode, SessionSpec};
 use serde::Serialize;
@@ -25,7 +25,9 @@ macro_rules! bodies {
     };
 }
 
-bodies! { Backup Control CreateToken Fork InstallClaude PermissionAnswer SendMessage SessionPatch SessionSpec }
+bodies! {
+    Backup Control CreateToken Fork InstallClaude Keys PermissionAnswer SendMessage SessionPatch SessionSpec
+}
 
 fn one<T: DeserializeOwned + Serialize>(data: &[u8]) {
     match parse::<T>(data) {

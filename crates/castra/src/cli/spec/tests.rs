@@ -1,7 +1,7 @@
 //! Argument lists and the SessionSpec that they mean, as tables.
 
 use super::*;
-use castra_proto::spec::Limits;
+use castra_proto::spec::{Limits, Tui};
 use clap::Parser;
 use serde_json::json;
 
@@ -48,6 +48,11 @@ fn flags_become_fields() {
                 model: Some("m".into()),
                 ..here()
             },
+        ),
+        (&["--mode", "terminal"], SessionSpec { mode: Mode::Terminal, ..here() }),
+        (
+            &["--mode", "terminal", "--tui-fullscreen"],
+            SessionSpec { mode: Mode::Terminal, tui: Some(Tui { fullscreen: true, focus: false }), ..here() },
         ),
         (
             &["--dangerously-skip-permissions"],

@@ -7,6 +7,7 @@ mod files;
 mod logs;
 mod messages;
 mod permissions;
+mod screen;
 mod sessions;
 mod tokens;
 mod transcripts;
@@ -25,6 +26,7 @@ where
         .merge(messages::routes())
         .merge(events::routes())
         .merge(permissions::routes())
+        .merge(screen::routes())
         .merge(files::routes())
         .merge(logs::routes())
         .merge(transcripts::routes())
