@@ -8,10 +8,16 @@ use uuid::Uuid;
 
 /// What a transcript's line says that a slash command printed.
 pub fn command_output(line: &[u8]) -> Option<String> {
-    const MARK: &[u8] = b"<local-command-std";
-    memchr::memmem::find(line, MARK)?;
+    let has = |mark: &str| memchr::memmem::find(line, mark.as_bytes()).is_some();
+    if !has("<local-command-std") && !has("\"informational\"") {
+        return None;
+    }
     let value: Value = serde_json::from_slice(line).ok()?;
     let said = match text(&value, "type")? {
+        // That there is no such command.
+        "system" if text(&value, "subtype") == Some("informational") => {
+            return string(&value, "content").map(|said| plain(&said));
+        }
         "system" => string(&value, "content"),
         "user" => string(&value["message"], "content"),
         _ => None,
@@ -67,6 +73,10 @@ mod tests {
             (system(said), Some("Set model to Sonnet 5")),
             (user("<local-command-stderr>no</local-command-stderr>"), Some("no")),
             (user("<local-command-stdout></local-command-stdout>"), Some("")),
+            (
+                json!({"type": "system", "subtype": "informational", "content": "Unknown command: /x"}).to_string(),
+                Some("Unknown command: /x"),
+            ),
             (user("what is <local-command-stdout>?"), None),
             (user("hello"), None),
             ("<local-command-stdout>".to_owned(), None),

@@ -474,8 +474,9 @@ impl View {
     fn result(&mut self, fact: ResultFact, at: Timestamp, added: &mut Added) {
         self.results += 1;
         // claude's figure is the process's so far; a turn's is what it adds.
-        let turn_cost = (fact.cost_usd - self.cost_run).max(0.0);
-        self.cost_run = self.cost_run.max(fact.cost_usd);
+        let so_far = fact.estimated_cost_usd.map_or(fact.cost_usd, |turn| self.cost_run + turn);
+        let turn_cost = (so_far - self.cost_run).max(0.0);
+        self.cost_run = self.cost_run.max(so_far);
         add_usage(&mut self.usage, &fact.usage);
         self.tools_open.clear();
         self.turn.ended_at = Some(at);

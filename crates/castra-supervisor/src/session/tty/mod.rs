@@ -21,7 +21,7 @@ use crate::Result;
 use crate::engine::now;
 use crate::host::Record;
 use crate::terminal::Size;
-use castra_claude::fact::Decoded;
+use castra_claude::fact::{Decoded, Fact};
 use castra_claude::input;
 use castra_claude::line::{RecordIn, StreamIn};
 use castra_claude::tail::{Source, Tail, Told};
@@ -242,9 +242,20 @@ impl Actor<'_> {
         for told in told {
             self.note_output(&told);
             let line = self.seen_back(told);
+            self.follow_model(&line.fact);
             self.view.apply(line, &self.given, &mut self.added);
         }
         self.typing_over();
+    }
+
+    /// The model that answers: nothing else in a transcript names it.
+    fn follow_model(&mut self, fact: &Fact) {
+        let Fact::Assistant(assistant) = fact else { return };
+        let by = assistant.model.as_ref().filter(|model| !model.starts_with('<'));
+        if assistant.parent_tool_use_id.is_none() && by.is_some() && self.view.model.as_ref() != by {
+            self.view.model = by.cloned();
+            self.added.changed = true;
+        }
     }
 
     /// Tells the prompt that was typed here from one that a person typed.

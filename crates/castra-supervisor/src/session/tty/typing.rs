@@ -25,8 +25,8 @@ use uuid::Uuid;
 /// After which an Enter that nothing came of is looked into.
 const UNHEARD: Duration = Duration::from_secs(2);
 const ENTERS: u32 = 5;
-/// Clears the composer.
-const CLEAR: &[u8] = b"\x15";
+/// Clears the composer: Ctrl-U takes one line of it, and does nothing in an empty one.
+const CLEAR: &[u8] = &[0x15; 64];
 /// Silence for each 100 kB of a text on top of [`QUIET`]: an end that is repeated in it is on the screen early.
 const QUIET_PER_100_KB: Duration = Duration::from_secs(1);
 /// After which a text that does not come to stand in the composer is pasted anew, and how often.
