@@ -74,7 +74,8 @@ mod tests {
             (user("<local-command-stderr>no</local-command-stderr>"), Some("no")),
             (user("<local-command-stdout></local-command-stdout>"), Some("")),
             (
-                json!({"type": "system", "subtype": "informational", "content": "Unknown command: /x"}).to_string(),
+                json!({"type": "system", "subtype": "informational", "content": "Unknown command: /x"})
+                    .to_string(),
                 Some("Unknown command: /x"),
             ),
             (user("what is <local-command-stdout>?"), None),

@@ -1,10 +1,10 @@
 //! A turn that is open: what it has cost, said and called so far, and the result event that it comes to.
 
 use super::sum::add;
-use crate::price::cost_usd;
 use crate::fact::Decoded;
 use crate::field::{items, number, string, text};
 use crate::line::{LineId, StreamIn};
+use crate::price::cost_usd;
 use bytes::Bytes;
 use castra_proto::Kind;
 use serde_json::{Value, json};

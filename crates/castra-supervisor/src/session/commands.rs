@@ -2,6 +2,7 @@
 
 use super::actor::Actor;
 use super::deliver::{Choice, Now, choose};
+use super::line::message_line;
 use super::view::Effect;
 use crate::Result;
 use crate::engine::now;
@@ -436,18 +437,4 @@ impl Actor<'_> {
         self.commit().await?;
         self.load_commands().await
     }
-}
-
-/// The uuid that a message was written with.
-pub(crate) fn message_line_id(line: &Value) -> Option<Uuid> {
-    line["uuid"].as_str()?.parse().ok()
-}
-
-/// The stdin line of a message.
-pub(crate) fn message_line(id: MessageId, body: SendMessage) -> Vec<u8> {
-    let content = match (body.text.or(body.command), body.content) {
-        (_, Some(blocks)) => Content::Blocks(blocks),
-        (text, None) => Content::Text(text.unwrap_or_default()),
-    };
-    input::user(id.0, &content, body.context.as_deref(), body.priority)
 }

@@ -3,7 +3,7 @@
 //! tokens, withdrawals.
 
 use super::actor::Actor;
-use super::commands::message_line_id;
+use super::line::message_line_id;
 use super::finish::{is_missing, is_not_a_dir, run_dir};
 use super::view::InFlight;
 use crate::Result;
