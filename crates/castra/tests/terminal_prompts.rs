@@ -132,9 +132,18 @@ fn fifty(cli: &Cli) {
     for (n, (prompt, message)) in prompts.iter().zip(&sent).enumerate() {
         eprintln!("{cli} waits for {n}: {:.50}", prompt.text);
         let message = session.answer_to(message);
-        assert_eq!(answered(&message), (format!("heard {}", n + 1).as_str(), true), "{cli}: {:.100}", prompt.text);
+        assert_eq!(
+            answered(&message),
+            (format!("heard {}", n + 1).as_str(), true),
+            "{cli}: {:.100}",
+            prompt.text
+        );
         let usage = message.result.unwrap().usage;
-        assert!(usage["output_tokens"].as_u64().is_some_and(|n| n > 0), "{cli}: {:.100}: {usage}", prompt.text);
+        assert!(
+            usage["output_tokens"].as_u64().is_some_and(|n| n > 0),
+            "{cli}: {:.100}: {usage}",
+            prompt.text
+        );
     }
     let calls = world.calls();
     let heard: Vec<String> = calls.iter().filter_map(|call| call.last_user.clone()).collect();

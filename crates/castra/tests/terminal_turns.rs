@@ -17,13 +17,18 @@ fn a_newcomer_reaches_the_prompt_without_a_dialog() {
             let message = session.answer_to(&session.send("hello"));
             assert_eq!(answered(&message), ("You said: hello", true), "{cli} {home}");
             let result = message.result.unwrap();
-            assert!(result.usage["output_tokens"].as_u64().is_some_and(|n| n > 0), "{cli} {home}: {result:?}");
+            assert!(
+                result.usage["output_tokens"].as_u64().is_some_and(|n| n > 0),
+                "{cli} {home}: {result:?}"
+            );
             let shown = session.wait_idle();
             assert_eq!((shown.turns, shown.turn.n, shown.pending.len()), (1, 1, 0), "{cli} {home}");
             assert!(shown.claude_session_id.is_some(), "{cli} {home}");
-            let asked = session.events_of("permission_requested").len() + session.events_of("requires_action").len();
+            let asked =
+                session.events_of("permission_requested").len() + session.events_of("requires_action").len();
             assert_eq!(asked, 0, "{cli} {home}");
-            let states: Vec<Value> = data_of(&session, "state").iter().map(|data| data["to"].clone()).collect();
+            let states: Vec<Value> =
+                data_of(&session, "state").iter().map(|data| data["to"].clone()).collect();
             assert_eq!(states, ["queued", "starting", "idle", "running", "idle"], "{cli} {home}");
             session.act("stop");
         }
@@ -109,7 +114,8 @@ fn what_a_turn_can_come_to() {
         assert_eq!(session.ask("and now?"), "You said: and now?", "{cli}");
         session.wait_idle();
         let results = data_of(&session, "result");
-        let by_agents = results.iter().filter(|result| result["origin"]["kind"] == "task-notification").count();
+        let by_agents =
+            results.iter().filter(|result| result["origin"]["kind"] == "task-notification").count();
         assert_eq!(results.len() - by_agents, 5, "{cli}: {results:#?}");
     });
 }

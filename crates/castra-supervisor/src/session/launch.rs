@@ -207,7 +207,8 @@ impl Actor<'_> {
         }
         let (mut pty, mut tails) = (None, Vec::new());
         if self.spec.mode == Mode::Terminal {
-            let only = (self.spec.home == Home::User).then(|| self.view.claude_session_id.into_iter().collect());
+            let only =
+                (self.spec.home == Home::User).then(|| self.view.claude_session_id.into_iter().collect());
             tails = super::tty::rules(&place.config_dir, project_name(&place.project_dir), only);
             pty = Some(Pty { rows: DEFAULT_SIZE.rows, cols: DEFAULT_SIZE.cols });
         }

@@ -227,8 +227,11 @@ pub(crate) async fn begin_next_run(
     let at = now();
     view.begin_run(n, at);
     view.resumed_at = view.results;
-    let resumed =
-        view.event(at, OwnKind::Resumed, &json!({"claude_session_id": view.claude_session_id, "mode": mode.unwrap_or(row.mode), "by": by}));
+    let resumed = view.event(
+        at,
+        OwnKind::Resumed,
+        &json!({"claude_session_id": view.claude_session_id, "mode": mode.unwrap_or(row.mode), "by": by}),
+    );
     let state = view.event(
         at,
         OwnKind::State,

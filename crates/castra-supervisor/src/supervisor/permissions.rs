@@ -77,7 +77,9 @@ impl Supervisor {
         }
         let shown = self.engine.hub(id).await?.screen.look();
         match shown {
-            Screen::Dialog(dialog) => by_keys(&dialog, answer).map(drop).or_else(|error| refuse(error.to_string())),
+            Screen::Dialog(dialog) => {
+                by_keys(&dialog, answer).map(drop).or_else(|error| refuse(error.to_string()))
+            }
             _ => Ok(()),
         }
     }

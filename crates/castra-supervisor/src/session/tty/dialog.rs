@@ -5,9 +5,9 @@ use super::Tty;
 use crate::Result;
 use crate::engine::now;
 use crate::session::actor::Actor;
+use crate::session::state::Cause;
 use crate::session::view::Given;
 use castra_claude::fact::Fact;
-use crate::session::state::Cause;
 use castra_claude::terminal::answer::{self, Expect, is_unknown_screen};
 use castra_claude::terminal::screen::{Dialog, Screen};
 use castra_claude::terminal::signal::Status;
@@ -116,7 +116,8 @@ impl Actor<'_> {
         }
         let shown = self.hub.screen.with(|terminal| (terminal.screen_text(), terminal.title().to_owned()));
         // Nothing at all is no screen yet; a start has its own time.
-        let Some((rows, title)) = shown.filter(|(rows, _)| rows.iter().any(|row| !row.trim().is_empty())) else {
+        let Some((rows, title)) = shown.filter(|(rows, _)| rows.iter().any(|row| !row.trim().is_empty()))
+        else {
             return;
         };
         let id = Uuid::new_v5(&self.run.id.0, format!("screen {}", self.run.decoded).as_bytes()).to_string();

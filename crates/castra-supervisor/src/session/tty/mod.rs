@@ -28,9 +28,9 @@ use castra_claude::tail::{Source, Tail, Told};
 use castra_claude::terminal::answer::is_unknown_screen;
 use castra_claude::terminal::screen::Screen;
 use castra_claude::terminal::signal::{State, Status};
-use castra_proto::{MessageId, RunState};
 use castra_proto::permission::{PermissionAnswer, PermissionRequest};
 use castra_proto::shim::{How, Note, Stream, TailRule, Which};
+use castra_proto::{MessageId, RunState};
 use castra_store::{CommandRow, CommandState};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -253,7 +253,10 @@ impl Actor<'_> {
         let sent = tty.sent.as_ref().map(|(id, text)| (*id, text.as_str()));
         let other = told.prompt.as_ref().is_some_and(|prompt| prompt.source != Source::System);
         let (line, found) = told.delivered(sent.as_slice());
-        if other && found.is_none() && let Some(in_flight) = &mut self.view.in_flight {
+        if other
+            && found.is_none()
+            && let Some(in_flight) = &mut self.view.in_flight
+        {
             // Somebody else's prompt began this turn: its end is not ours.
             in_flight.turn_began = false;
         }
@@ -307,7 +310,8 @@ impl Actor<'_> {
             && let Some(writer) = &mut self.writer
         {
             // The decoder knows no other clock than records. To the size that it has: claude sees nothing of it.
-            let size = self.hub.screen.with(|terminal| terminal.size()).unwrap_or(crate::terminal::DEFAULT_SIZE);
+            let size =
+                self.hub.screen.with(|terminal| terminal.size()).unwrap_or(crate::terminal::DEFAULT_SIZE);
             writer.resize(size.rows, size.cols).await?;
             tty.clock.1 = Instant::now();
         }

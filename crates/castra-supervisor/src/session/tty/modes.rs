@@ -36,7 +36,10 @@ pub(super) struct Switching {
 enum To {
     Mode(PermissionMode),
     /// `/model X`, `/effort X`: typed, and entered.
-    Command { line: String, entered: bool },
+    Command {
+        line: String,
+        entered: bool,
+    },
 }
 
 /// What a control request means here.

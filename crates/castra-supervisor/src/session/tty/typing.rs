@@ -14,8 +14,8 @@ use castra_claude::tail::{Told, command_output, command_result};
 use castra_claude::terminal::screen::{Composer, Screen};
 use castra_claude::terminal::signal::Status;
 use castra_claude::terminal::typing::{ENTER, PROBE, Typed, TypingError, stands, type_command, type_text};
-use castra_proto::shim::Reason;
 use castra_proto::api::SendMessage;
+use castra_proto::shim::Reason;
 use castra_proto::{MessageId, RunState};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -121,7 +121,17 @@ impl Actor<'_> {
             tty.sent = Some((message.0, text.clone()));
             let since = Instant::now();
             let step = Step::Entered;
-            tty.typing = Some(Typing { message, typed, text, is_command, step, since, pastes: 0, enters: 0, cursor: None });
+            tty.typing = Some(Typing {
+                message,
+                typed,
+                text,
+                is_command,
+                step,
+                since,
+                pastes: 0,
+                enters: 0,
+                cursor: None,
+            });
         }
         Ok(())
     }
@@ -156,7 +166,8 @@ impl Actor<'_> {
             (Step::Pasted, typed.paste.clone())
         };
         let since = Instant::now();
-        tty.typing = Some(Typing { message: id, typed, text, is_command, step, since, pastes: 0, enters: 0, cursor });
+        tty.typing =
+            Some(Typing { message: id, typed, text, is_command, step, since, pastes: 0, enters: 0, cursor });
         // A new id each time: after a crash it is pasted again into a composer that was cleared, and the shim would
         // drop a double. Enter bears the message's own.
         self.write(Uuid::new_v4(), &first).await
@@ -177,7 +188,8 @@ impl Actor<'_> {
         let quiet = tty.is_quiet(since);
         let stands = typing.stands(tty.heard, &screen);
         let next = match step {
-            Step::Sounding if quiet && (cursor != typing.cursor || since.elapsed() >= UNSEEN) => match screen {
+            Step::Sounding if quiet && (cursor != typing.cursor || since.elapsed() >= UNSEEN) => match screen
+            {
                 Screen::Prompt(_) | Screen::Busy(_) => {
                     self.write(Uuid::new_v4(), CLEAR).await?;
                     Step::Clearing
@@ -209,7 +221,9 @@ impl Actor<'_> {
                 Step::Entered
             }
             // A dialog took the paste, or somebody at the keyboard changed it.
-            Step::Pasted if tty.heard.max(since).elapsed() >= UNSEEN && matches!(screen, Screen::Prompt(_)) => {
+            Step::Pasted
+                if tty.heard.max(since).elapsed() >= UNSEEN && matches!(screen, Screen::Prompt(_)) =>
+            {
                 if typing.pastes >= PASTES {
                     tty.typing = None;
                     self.undeliverable(id.0, Reason::Unsupported);
@@ -292,7 +306,8 @@ impl Actor<'_> {
         let Screen::Prompt(composer) = self.look() else { return };
         let Some(tty) = &mut self.tty else { return };
         let idle = tty.state.as_ref().is_some_and(|state| state.status == Some(Status::Idle));
-        let Some((_, text)) = tty.sent.as_ref().filter(|(id, _)| idle && tty.vain == Some(MessageId(*id))) else {
+        let Some((_, text)) = tty.sent.as_ref().filter(|(id, _)| idle && tty.vain == Some(MessageId(*id)))
+        else {
             return;
         };
         if composer.text.is_empty() || stands(&composer.text, text) == Some(false) {
