@@ -200,13 +200,17 @@ impl Screen {
             return;
         }
         model.next = seq + 1;
-        if let Some(terminal) = &mut model.terminal {
+        // The same size again only says how late it is.
+        let other = model.terminal.as_ref().is_none_or(|terminal| terminal.size() != size);
+        if let Some(terminal) = model.terminal.as_mut().filter(|_| other) {
             terminal.resize(size);
         }
         let mut table = self.table();
         // Drivers who want another one have said so behind this record.
         let _ = table.seats.found(size);
-        table.repaint();
+        if other {
+            table.repaint();
+        }
     }
 
     /// What is to be done, oldest first.

@@ -12,7 +12,7 @@ use castra_claude::terminal::answer::{self, Expect, is_unknown_screen};
 use castra_claude::terminal::screen::{Dialog, Screen};
 use castra_claude::terminal::signal::Status;
 use castra_proto::CommandId;
-use castra_proto::permission::PermissionAnswer;
+use castra_proto::permission::{PermissionAnswer, PermissionKind};
 use castra_store::CommandState;
 use serde_json::json;
 use std::collections::VecDeque;
@@ -25,6 +25,9 @@ use uuid::Uuid;
 const STILL: Duration = Duration::from_secs(2);
 /// The same for one that never stands still.
 const RESTLESS: Duration = Duration::from_secs(10);
+
+/// How much later than claude's dialog the transcript may tell what it is about.
+const UNTOLD: Duration = Duration::from_secs(3);
 
 /// The keys of an answer that are still to be pressed.
 pub(super) struct Answering {
@@ -49,6 +52,11 @@ impl Actor<'_> {
         }
         let Screen::Dialog(dialog) = self.look() else { return };
         let asked = answer::asked(&id, &dialog, tty.tail.calls());
+        let late = tty.waiting_since.is_none_or(|since| since.elapsed() >= UNTOLD);
+        if asked.tool_use_id.is_none() && asked.kind != PermissionKind::Dialog && !late {
+            // What for is on its way to the transcript.
+            return;
+        }
         self.view.terminal.asked = Some(id);
         self.view.apply_fact(Fact::PermissionAsked(Box::new(asked)), now(), &self.given, &mut self.added);
     }

@@ -91,6 +91,8 @@ pub(crate) struct Tty {
     vain: Option<MessageId>,
     /// Something may stand in the composer, or come to stand there, that cannot be seen.
     unsure: bool,
+    /// Since when claude has waited, by its state file.
+    waiting_since: Option<Instant>,
     /// Since when the screen has been one that castra does not know.
     strange: Option<Instant>,
     saved: checkpoint::Saved,
@@ -111,6 +113,7 @@ impl Tty {
             sent: None,
             vain: None,
             unsure: false,
+            waiting_since: None,
             strange: None,
             saved: checkpoint::Saved::default(),
         }
@@ -214,6 +217,8 @@ impl Actor<'_> {
                 if !replayed {
                     self.view.terminal.state = Some(String::from_utf8_lossy(&record.bytes).into_owned());
                     tty.state = Some(state);
+                    let since = tty.waiting_since.unwrap_or(tty.clock.1);
+                    tty.waiting_since = tty.is_waiting().then_some(since);
                 }
             }
             None => {
@@ -330,6 +335,9 @@ impl Actor<'_> {
             return Ok(());
         }
         tty.looked = Instant::now();
+        if tty.is_waiting() {
+            self.ask_dialog();
+        }
         self.go_on_answering().await?;
         self.go_on_switching().await?;
         self.go_on_typing().await?;
