@@ -33,11 +33,13 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Backup, Behavior, Control, ControlAnswer, CreateToken, CreatedToken, Cursor, ErrorCode, Event, Exit, ExitCause,
-    FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Keys, Limits, Message, MessageAccepted, MessageState, Mode,
-    Page<ServerEvent>, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority,
-    Problem, Reaped, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session,
-    SessionPatch, SessionSpec, Thinking, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
+    Activity, Backup, Behavior, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor,
+    ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Keys, Limits,
+    Message, MessageAccepted, MessageState, Mode, Page<ServerEvent>, PermissionAnswer, PermissionKind,
+    PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Reaped, RunState, Sandbox,
+    SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch,
+    SessionSpec, SignIn, SignedIn, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn,
+    TurnResult,
 }
 
 fn here() -> PathBuf {
@@ -178,6 +180,7 @@ fn requests_without_fields_are_their_defaults() {
     default::<SessionPatch>();
     default::<Fork>();
     default::<InstallClaude>();
+    default::<CreateTicket>();
     default::<Limits>();
     default::<Tui>();
 }
@@ -199,6 +202,8 @@ fn requests_refuse_unknown_fields_by_name() {
     refuses::<Keys>("Keys");
     refuses::<PermissionAnswer>("PermissionAnswer");
     refuses::<CreateToken>("CreateToken");
+    refuses::<CreateTicket>("CreateTicket");
+    refuses::<SignIn>("SignIn");
     refuses::<InstallClaude>("InstallClaude");
     refuses::<Backup>("Backup");
 }

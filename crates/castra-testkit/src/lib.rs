@@ -13,6 +13,7 @@ mod http;
 pub mod proc;
 mod project;
 mod session;
+pub mod tmux;
 mod wait;
 mod world;
 

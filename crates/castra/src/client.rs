@@ -1,9 +1,10 @@
 //! Talks to a daemon: HTTP over its Unix socket, or over TCP with a token. Typed calls are in `api`, the
-//! event stream in `follow`. Refuses to print and to decide what a failure means for a person.
+//! event stream in `follow`, a terminal in `tty`. Refuses to print and to decide what a failure means for a person.
 
 pub mod api;
 mod follow;
 mod sse;
+pub mod tty;
 
 pub use follow::{Follow, Item, Partial};
 pub use sse::{SseFrame, SseParser, TooLarge};
@@ -160,6 +161,11 @@ impl Call {
         self.headers.insert(name, value);
         Ok(self)
     }
+
+    fn constant(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.insert(name, HeaderValue::from_static(value));
+        self
+    }
 }
 
 /// A value as one segment of a path, or in a query.
@@ -213,6 +219,8 @@ impl Client {
             }
             Target::Url(authority) => {
                 let stream = TcpStream::connect(authority.as_str()).await.map_err(not_running)?;
+                // Keys are small and must not wait for each other's acknowledgement.
+                stream.set_nodelay(true).map_err(not_running)?;
                 self.exchange(stream, call, authority).await
             }
         }
@@ -226,7 +234,7 @@ impl Client {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         // Ends when the answer has been read or dropped; its errors come out of the body.
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         let mut request = hyper::Request::new(Full::new(call.body.clone()));
         *request.method_mut() = call.method.clone();
         *request.uri_mut() = call.path.parse().map_err(|_| Error::Url(call.path.clone()))?;
@@ -258,6 +266,10 @@ impl Client {
             }
             self.recover().await?;
         }
+    }
+
+    fn lost(&self, source: hyper::Error) -> Error {
+        Error::Lost { target: self.target.to_string(), source }
     }
 
     async fn refusal(&self, response: Response<Incoming>) -> Error {

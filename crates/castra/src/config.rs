@@ -61,6 +61,7 @@ pub const KEYS: &[Key] = &[
     key("workdirs", Kind::Paths, None, "folders in which tokens with the scope `drive` may start sessions"),
     key("log.format", Kind::OneOf(&["text", "json"]), Some("text"), "the daemon's log"),
     key("log.level", Kind::Text, Some("info"), "a level, or filter directives of tracing"),
+    key("attach.detach_key", Kind::Text, Some("C-\\"), "the key that leaves a terminal session, or none"),
     key("claude.path", Kind::Path, None, "the claude executable to use"),
     key("claude.version", Kind::Text, None, "a version to pin"),
     key("claude.install", Kind::OneOf(&["auto", "never"]), Some("auto"), "install claude when there is none"),
@@ -230,6 +231,11 @@ impl Settings {
 
     pub fn log_level(&self) -> String {
         self.text("log.level").unwrap_or_else(|| "info".into())
+    }
+
+    /// As it was written; parsed where keys are read.
+    pub fn detach_key(&self) -> String {
+        self.text("attach.detach_key").unwrap_or_default()
     }
 
     pub fn var(&self, name: &str) -> Option<&str> {

@@ -1,8 +1,9 @@
 //! The only place of this crate that starts processes: the daemon in the background, the demo's model,
-//! systemctl. Everything that belongs to a session is started elsewhere.
+//! systemctl, tmux. Everything that belongs to a session is started elsewhere.
 
 mod identity;
 mod model;
+pub mod tmux;
 
 pub use identity::Identity;
 pub(crate) use model::write_private;
@@ -18,6 +19,9 @@ pub enum Error {
     Log { path: PathBuf, source: std::io::Error },
     #[error("cannot start {what}")]
     Spawn { what: &'static str, source: std::io::Error },
+    /// In its own words.
+    #[error("tmux: {0}")]
+    Tmux(String),
 }
 
 /// Said by a background process that finds the data folder's lock taken (EX_TEMPFAIL): whoever started it

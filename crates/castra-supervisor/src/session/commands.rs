@@ -6,7 +6,7 @@ use super::line::message_line;
 use super::view::Effect;
 use crate::Result;
 use crate::engine::now;
-use castra_claude::input::{self, Content};
+use castra_claude::input;
 use castra_proto::api::{IfBusy, MessageState, SendMessage};
 use castra_proto::permission::PermissionAnswer;
 use castra_proto::session::ExitCause;

@@ -1,9 +1,11 @@
 //! What a client must be fed to see the terminal, and its screen as text.
 
+use std::fmt::Write;
+
 use avt::{Color, Pen};
 
-use super::Terminal;
 use super::cluster::width;
+use super::{Size, Terminal};
 
 impl Terminal {
     /// What a new terminal of this size must be fed to be equal: a reset, the lines that scrolled out, both
@@ -18,6 +20,53 @@ impl Terminal {
         self.modes.paint_primary(&mut out);
         self.paint_history(&mut out);
         self.paint_rest(out)
+    }
+
+    /// The same without the reset and without the lines that scrolled out, for a client that has them: it is to be
+    /// on its primary screen, empty, with nothing set.
+    pub fn serialise_screen(&self) -> Vec<u8> {
+        let mut out = String::new();
+        self.modes.paint_primary(&mut out);
+        self.paint_rest(out)
+    }
+
+    /// As much of the screen as a client of another size can show, drawn over what it shows now: from the top, or,
+    /// where rows are lacking, up to the cursor. Nothing scrolls and no mode changes.
+    pub fn crop(&self, size: Size) -> String {
+        let (col, row, visible) = self.cursor();
+        let (rows, cols) = (usize::from(size.rows), usize::from(size.cols));
+        let skip = (usize::from(row) + 1).saturating_sub(rows);
+        let mut out = String::from("\x1b[?25l\x1b[m");
+        for (n, line) in self.screens.screen().visible_lines().skip(skip).take(rows).enumerate() {
+            let _ = write!(out, "\x1b[{};1H", n + 1);
+            // Behind a full line the cursor waits in its last column, which is not to be erased.
+            if self.paint_line(line, cols, &mut out) < cols {
+                out.push_str("\x1b[K");
+            }
+        }
+        if usize::from(self.size.rows) < rows {
+            let _ = write!(out, "\x1b[{};1H\x1b[J", self.size.rows + 1);
+        }
+        let (row, col) = (usize::from(row) - skip, usize::from(col).min(cols.saturating_sub(1)));
+        let _ = write!(out, "\x1b[{};{}H", row + 1, col + 1);
+        if visible {
+            out.push_str("\x1b[?25h");
+        }
+        out
+    }
+
+    /// The modes that programs set for their terminal, its title among them.
+    pub fn serialise_modes(&self) -> String {
+        let mut out = String::new();
+        let alternate = self.is_alternate();
+        if !alternate {
+            self.modes.paint_primary(&mut out);
+        }
+        self.modes.paint(alternate, &mut out);
+        if self.is_application_cursor() {
+            out.push_str("\x1b[?1h");
+        }
+        out
     }
 
     /// Everything but the lines that scrolled out.
@@ -50,21 +99,34 @@ impl Terminal {
     pub fn screen_ansi(&self) -> String {
         let mut out = String::new();
         for line in self.screens.screen().visible_lines() {
-            let mut current = Pen::default();
-            let end = line.cells().iter().rposition(|c| c.char() != ' ' || *c.pen() != Pen::default());
-            for cell in line.cells().iter().take(end.map_or(0, |end| end + 1)).filter(|c| c.width() > 0) {
-                if *cell.pen() != current {
-                    current = *cell.pen();
-                    pen(&current, &mut out);
-                }
-                self.clusters.expand(cell.char(), &mut out);
-            }
-            if current != Pen::default() {
-                pen(&Pen::default(), &mut out);
-            }
+            self.paint_line(line, usize::MAX, &mut out);
             out.push('\n');
         }
         out
+    }
+
+    /// A line without blanks at its end, with colours, as far as it fits into `cols` columns; then the default pen.
+    /// How many columns that were.
+    fn paint_line(&self, line: &avt::Line, cols: usize, out: &mut String) -> usize {
+        let mut current = Pen::default();
+        let end = line.cells().iter().rposition(|c| c.char() != ' ' || *c.pen() != Pen::default());
+        let mut col = 0;
+        for cell in line.cells().iter().take(end.map_or(0, |end| end + 1)).filter(|c| c.width() > 0) {
+            let width = usize::from(cell.width());
+            if col + width > cols {
+                break;
+            }
+            col += width;
+            if *cell.pen() != current {
+                current = *cell.pen();
+                pen(&current, out);
+            }
+            self.clusters.expand(cell.char(), out);
+        }
+        if current != Pen::default() {
+            pen(&Pen::default(), out);
+        }
+        col
     }
 
     /// Prints the lines, then scrolls until the last of them has left the screen.
@@ -138,7 +200,6 @@ pub(crate) fn is_visible(pen: &Pen) -> bool {
 
 /// Appends the sequence that makes `pen` the current one, whatever it was.
 pub(crate) fn pen(pen: &Pen, out: &mut String) {
-    use std::fmt::Write;
     if pen.is_default() {
         return out.push_str("\x1b[m");
     }

@@ -75,6 +75,42 @@ fn scrollback_screen_modes_and_title_come_back() {
 }
 
 #[test]
+fn a_client_that_has_the_history_needs_the_screen_only() {
+    let mut t = fed(2, 10, "one\r\ntwo\r\n\x1b[31mthree\x1b[m\x1b[?2004h\x1b[>1u\x1b]0;name\x07");
+    for step in ["", "\x1b[?1049hother\x1b[>5u", "\x1b[2;2r\x1b[?25l"] {
+        t.feed(step.as_bytes());
+        let mut copy = terminal(2, 10);
+        copy.feed(&t.serialise_screen());
+        assert_eq!(copy.history.lines().len(), 0);
+        let shown = |t: &Terminal| (t.screen_ansi(), t.cursor(), t.modes.clone(), t.is_alternate());
+        assert_eq!(shown(&copy), shown(&t), "{step:?}");
+    }
+}
+
+#[test]
+fn a_window_of_another_size_shows_what_fits() {
+    let t = fed(4, 8, "\x1b[1mabcdefgh\x1b[m\x1b[2;1Hxé界y\r\nlast\x1b[?2004h");
+    // Rows, columns, and what a window that was full of something else shows then.
+    let table: [(u16, u16, &[&str], (u16, u16)); 5] = [
+        (4, 8, &["abcdefgh", "xé界y", "last", ""], (4, 2)),
+        (6, 12, &["abcdefgh", "xé界y", "last", "", "", ""], (4, 2)),
+        (4, 3, &["abc", "xé", "las", ""], (2, 2)),
+        (2, 8, &["xé界y", "last"], (4, 1)),
+        (1, 4, &["last"], (3, 0)),
+    ];
+    for (rows, cols, shown, (col, row)) in table {
+        let mut window = fed(rows, cols, &"#".repeat(usize::from(rows * cols)));
+        window.feed(t.crop(Size::new(rows, cols)).as_bytes());
+        assert_eq!(window.screen_text(), shown, "{rows}x{cols}");
+        assert_eq!(window.cursor(), (col, row, true), "{rows}x{cols}");
+        assert!(window.history.lines().len() == 0 && !window.modes().bracketed_paste());
+        window.feed(t.serialise_modes().as_bytes());
+        assert!(window.modes().bracketed_paste());
+    }
+    assert!(t.crop(Size::new(4, 8)).contains("\x1b[0;1mabcdefgh\x1b[m"));
+}
+
+#[test]
 fn both_screens_come_back() {
     let mut t = fed(3, 8, "shell\r\n$ vim\x1b[?1049h\x1b[Hfile\x1b[2;3Htext\x1b[>5u");
     holds(&t);

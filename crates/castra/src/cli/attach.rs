@@ -1,4 +1,5 @@
-//! `castra attach`: a conversation in this terminal, line by line. Leaving it leaves the session running.
+//! `castra attach`: a conversation in this terminal, line by line; a terminal session as what it is. Leaving it leaves
+//! the session running.
 
 use super::Ctx;
 use super::awaited::Awaited;
@@ -6,13 +7,17 @@ use super::escape::one_line;
 use super::failure::Failure;
 use super::input::Lines;
 use super::out::Style;
+use super::tmux;
+use super::tui::{self, DetachKey, Looks};
 use super::turn::{Desk, Interrupts, next_line};
 use super::view::{Show, TICK, View, Words};
 use crate::client::{Client, Error, Item};
+use crate::exec::tmux::TmuxName;
 use castra_proto::api::SendMessage;
 use castra_proto::spec::Mode;
 use castra_proto::{ErrorCode, OwnKind, RunState, Session};
 use clap::Args;
+use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
@@ -24,17 +29,60 @@ pub(super) struct AttachArgs {
     /// Show so many of the newest events first
     #[arg(long, default_value_t = 50, value_name = "N")]
     tail: u64,
+    /// Only look at a terminal session
+    #[arg(long)]
+    read_only: bool,
+    /// The key that leaves a terminal session: C-\\, C-], …, or none
+    #[arg(long, value_name = "KEY", value_parser = DetachKey::parse)]
+    detach_key: Option<DetachKey>,
+    /// In a tmux session of this name, which others can join: `tmux attach -t NAME`. Ending it ends no session
+    #[arg(long, value_name = "NAME", value_parser = TmuxName::parse)]
+    tmux: Option<TmuxName>,
+    /// Read CASTRA_TOKEN from this file, and remove it
+    #[arg(long, value_name = "FILE", hide = true)]
+    token_from: Option<PathBuf>,
 }
 
-pub(super) async fn attach(args: AttachArgs, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn attach(args: AttachArgs, mut ctx: Ctx) -> Result<(), Failure> {
+    if let Some(path) = &args.token_from {
+        ctx.token = Some(tmux::receive(path)?);
+    }
     let client = ctx.client().await?;
     let session = client.show(&args.id).await?;
+    if let Some(name) = &args.tmux {
+        tmux::make(&ctx, name, &session, args.read_only)?;
+        return tmux::show(&ctx, name, &session);
+    }
+    if session.spec.mode == Mode::Terminal {
+        let detach = detach_key(&ctx, args.detach_key)?;
+        return terminal(&ctx, &session, Looks { read_only: args.read_only, detach }).await;
+    }
     chat_after(&ctx, &client, &session, session.head_seq.saturating_sub(args.tail)).await
 }
 
-/// A conversation with a session that has just been made.
+/// A session that has just been made: a conversation with it, or its terminal.
 pub(super) async fn chat(ctx: &Ctx, client: &Client, session: &Session) -> Result<(), Failure> {
+    if session.spec.mode == Mode::Terminal {
+        return terminal(ctx, session, Looks { read_only: false, detach: detach_key(ctx, None)? }).await;
+    }
     chat_after(ctx, client, session, 0).await
+}
+
+async fn terminal(ctx: &Ctx, session: &Session, looks: Looks) -> Result<(), Failure> {
+    if ctx.out.json {
+        return Err(Failure::usage("a terminal is no JSON")
+            .hint(format!("castra logs {} -f --json follows the session", session.id)));
+    }
+    tui::attach(ctx, &ctx.client_that(false).await?, session, looks).await
+}
+
+fn detach_key(ctx: &Ctx, given: Option<DetachKey>) -> Result<DetachKey, Failure> {
+    let Some(key) = given else {
+        let text = ctx.settings.detach_key();
+        return DetachKey::parse(&text)
+            .map_err(|expected| Failure::usage(format!("attach.detach_key: `{text}` must be {expected}")));
+    };
+    Ok(key)
 }
 
 /// What the person did.
@@ -70,10 +118,6 @@ const HELP: &str = "Enter sends; while a turn runs it is queued. Ctrl-C or Esc E
                     /quit, Ctrl-D or Ctrl-\\ leaves; the session goes on. Other /commands are claude's own.";
 
 async fn chat_after(ctx: &Ctx, client: &Client, session: &Session, after: u64) -> Result<(), Failure> {
-    if session.spec.mode == Mode::Terminal {
-        return Err(Failure::usage("this session is a terminal, which this version cannot attach to")
-            .hint(format!("castra logs {} -f follows it", session.id)));
-    }
     let id = session.id.to_string();
     let mut view =
         View::new(ctx.out.clone(), if ctx.out.json { Show::Events } else { Show::Everything }, Words::Stdout);

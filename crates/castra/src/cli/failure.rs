@@ -118,7 +118,13 @@ impl From<config::Error> for Failure {
 
 impl From<exec::Error> for Failure {
     fn from(error: exec::Error) -> Self {
-        Self::new(chain(&error))
+        let failure = Self::new(chain(&error));
+        match error {
+            exec::Error::Spawn { what: "tmux", .. } => {
+                failure.hint("install tmux; `castra doctor` looks for it")
+            }
+            _ => failure,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod input;
 mod keyboard;
 mod logs;
 mod model;
+mod open;
 mod out;
 mod pages;
 mod permissions;
@@ -23,7 +24,9 @@ mod service;
 mod sessions;
 mod settings;
 mod spec;
+mod tmux;
 mod tokens;
+mod tui;
 mod turn;
 mod upkeep;
 mod view;
@@ -90,6 +93,8 @@ enum Command {
     Screen(keyboard::ScreenArgs),
     /// Type keys into a terminal session
     Type(keyboard::TypeArgs),
+    /// A link to a session's terminal for a browser
+    Open(open::OpenArgs),
     /// End the turn that is running
     Interrupt(sessions::OneArg),
     /// Stop a session's claude; `resume` continues later
@@ -153,13 +158,20 @@ enum Command {
 pub struct Ctx {
     out: Out,
     settings: Settings,
+    /// Of CASTRA_TOKEN, or handed over by another castra.
+    token: Option<String>,
     no_daemon_start: bool,
 }
 
 impl Ctx {
     /// A daemon that answers: CASTRA_URL's, or this data folder's, which is started when it does not run.
     async fn client(&self) -> Result<Client, Failure> {
-        let token = self.settings.var("CASTRA_TOKEN");
+        self.client_that(true).await
+    }
+
+    /// The same. `says`: that the daemon went away is told on stderr; not where that is in use otherwise.
+    async fn client_that(&self, says: bool) -> Result<Client, Failure> {
+        let token = self.token.as_deref();
         if let Some(url) = self.settings.var("CASTRA_URL") {
             let client = Client::new(Target::url(url)?).with_token(token);
             return Ok(client.with_recovery(Arc::new(|| {
@@ -176,14 +188,14 @@ impl Ctx {
             }
             daemon::start(&self.settings, &[]).await?;
         }
-        Ok(Client::new(target).with_token(token).with_recovery(self.recovery()))
+        Ok(Client::new(target).with_token(token).with_recovery(self.recovery(says)))
     }
 
-    /// A daemon that went away in the middle: said once, then waited for or started again.
-    fn recovery(&self) -> client::Recover {
+    /// A daemon that went away in the middle: said once if at all, then waited for or started again.
+    fn recovery(&self, says: bool) -> client::Recover {
         const PATIENCE: Duration = Duration::from_secs(60);
         let ctx = self.clone();
-        let said = Arc::new(AtomicBool::new(false));
+        let said = Arc::new(AtomicBool::new(!says));
         Arc::new(move || {
             let (ctx, said) = (ctx.clone(), said.clone());
             Box::pin(async move {
@@ -193,7 +205,7 @@ impl Ctx {
                 daemon::back(&ctx.settings, !ctx.no_daemon_start, PATIENCE)
                     .await
                     .map_err(|error| client::Error::Recover(failure::chain(&error)))?;
-                said.store(false, Ordering::Relaxed);
+                said.store(!says, Ordering::Relaxed);
                 Ok(())
             })
         })
@@ -247,7 +259,8 @@ fn dispatch(cli: Cli, out: Out) -> Result<(), Failure> {
         _ => {}
     }
     let settings = Settings::resolve(Inputs::gather(global.config, flags))?;
-    let ctx = Ctx { out, settings, no_daemon_start: global.no_daemon_start };
+    let token = settings.var("CASTRA_TOKEN").map(String::from);
+    let ctx = Ctx { out, settings, token, no_daemon_start: global.no_daemon_start };
     let is_daemon = matches!(&command, Command::Up(_));
     let mut builder = if is_daemon {
         tokio::runtime::Builder::new_multi_thread()
@@ -273,6 +286,7 @@ async fn perform(command: Command, ctx: Ctx) -> Result<(), Failure> {
         Command::Attach(args) => attach::attach(args, ctx).await,
         Command::Screen(args) => keyboard::screen(args, ctx).await,
         Command::Type(args) => keyboard::type_keys(args, ctx).await,
+        Command::Open(args) => open::open(args, ctx).await,
         Command::Interrupt(args) => sessions::act(&[args.id], "interrupt", ctx).await,
         Command::Stop(args) => sessions::act(&args.ids, "stop", ctx).await,
         Command::Resume(args) => sessions::resume(args, ctx).await,

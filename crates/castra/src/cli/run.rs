@@ -6,9 +6,12 @@ use super::out::{Out, Style};
 use super::spec::{Around, SpecArgs, text_or_file};
 use super::turn::{Desk, Ended, to_the_end};
 use super::view::{Show, View, Words};
-use super::{Ctx, attach};
+use super::{Ctx, attach, tmux, tui};
+use crate::client::Client;
+use crate::exec::tmux::TmuxName;
 use castra_proto::api::{Message, MessageState, SendMessage, TurnResult};
 use castra_proto::session::{Exit, ExitCause};
+use castra_proto::spec::Mode;
 use castra_proto::{ErrorCode, RunState, Session};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -31,6 +34,9 @@ pub(super) struct RunArgs {
     /// Leave claude running after the answer, for `castra send`
     #[arg(long, conflicts_with = "rm")]
     keep: bool,
+    /// The TUI in a tmux session of this name, from the start; implies --mode terminal and --keep
+    #[arg(long, value_name = "NAME", value_parser = TmuxName::parse, conflicts_with = "rm")]
+    tmux: Option<TmuxName>,
     /// What is printed on stdout
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     output_format: Format,
@@ -60,11 +66,22 @@ pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
     let format =
         if out.json && args.output_format == Format::Text { Format::Json } else { args.output_format };
     out.json = format != Format::Text;
-    let words = words(args.prompt, args.context, &cwd, args.detach)?;
+    let words = words(args.prompt, args.context, &cwd, args.detach || args.tmux.is_some())?;
     let around = Around { cwd: &cwd, env: &|name| std::env::var(name).ok() };
+    let mode = args.spec.mode;
     let mut spec = args.spec.build(&around)?;
     // Otherwise this command removes it, once it has read how it ended.
     spec.ephemeral |= args.rm && args.detach;
+    if let Some(name) = &args.tmux {
+        if mode == Some(Mode::Stream) {
+            return Err(Failure::usage("--tmux shows a terminal; leave out --mode stream"));
+        }
+        tmux::free(name)?;
+        spec.mode = Mode::Terminal;
+        spec.tmux = Some(name.to_string());
+    } else if let (None, Mode::Terminal, false) = (&words.prompt, spec.mode, args.detach) {
+        tui::check()?;
+    }
     let schema = spec.output_schema.is_some();
     let resumes = spec.continue_ || spec.resume.is_some();
 
@@ -74,14 +91,25 @@ pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
     if resumes && out.stderr_tty {
         out.note(&out.paint(Style::Dim, &format!("continuing session {id}")));
     }
+    if let Some(name) = &args.tmux {
+        view_or_nothing(&ctx, &client, name, &session, resumes).await?;
+    }
+    // With a view there is a place for a conversation, also without a terminal here.
+    let shown_here = args.tmux.as_ref().filter(|_| !args.detach && here_is_a_terminal());
     let Some(prompt) = words.prompt else {
-        if args.detach {
+        if let Some(name) = shown_here {
+            return tmux::show(&ctx, name, &session);
+        }
+        if args.detach || args.tmux.is_some() {
             return out.either(&session, || id);
         }
         return attach::chat(&ctx, &client, &session).await;
     };
     let message = SendMessage { text: Some(prompt), context: words.context, ..Default::default() };
     let accepted = client.send(&id, &message, &Uuid::new_v4().to_string()).await?;
+    if let Some(name) = shown_here {
+        return tmux::show(&ctx, name, &session);
+    }
     if args.detach {
         return out.either(&json!({"session_id": id, "message_id": accepted.message_id}), || id);
     }
@@ -113,7 +141,7 @@ pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
                 if error.problem().is_some_and(|problem| problem.code == ErrorCode::SessionNotFound) => {}
             other => other?,
         }
-    } else if ours && !args.keep {
+    } else if ours && !args.keep && args.tmux.is_none() {
         match client.act(&id, "stop").await {
             Ok(_) => {}
             Err(error) if error.problem().is_some() => {}
@@ -123,12 +151,31 @@ pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
     outcome
 }
 
+/// The view in tmux; without it, since its name was taken in the meantime, not the new session either.
+async fn view_or_nothing(
+    ctx: &Ctx,
+    client: &Client,
+    name: &TmuxName,
+    session: &Session,
+    resumes: bool,
+) -> Result<(), Failure> {
+    let made = tmux::make(ctx, name, session, false);
+    if made.is_err() && !resumes {
+        client.remove(&session.id.to_string(), true).await?;
+    }
+    made
+}
+
+fn here_is_a_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
 /// The prompt and the context, of which one may come from stdin.
 fn words(
     prompt: Option<String>,
     context: Option<String>,
     cwd: &std::path::Path,
-    detach: bool,
+    may_be_none: bool,
 ) -> Result<Said, Failure> {
     let piped = !std::io::stdin().is_terminal();
     let from_stdin = || {
@@ -152,7 +199,7 @@ fn words(
     let blank = |text: &String| text.trim().is_empty();
     let context = context.filter(|text| !blank(text));
     match &prompt {
-        Some(text) if blank(text) && detach => Ok(Said { prompt: None, context }),
+        Some(text) if blank(text) && may_be_none => Ok(Said { prompt: None, context }),
         Some(text) if blank(text) => Err(Failure::usage("there is no prompt")
             .hint("castra run 'what to do', or on a terminal without one")),
         _ => Ok(Said { prompt, context }),

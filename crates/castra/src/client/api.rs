@@ -220,6 +220,11 @@ impl Client {
         self.read::<Value>(Call::new(Method::DELETE, path)).await.map(drop)
     }
 
+    /// A link's ticket: signs one browser in.
+    pub async fn create_ticket(&self, request: &CreateTicket) -> Result<Ticket, Error> {
+        self.read(Call::post(format!("{V1}/sign-in/tickets")).json(request)?).await
+    }
+
     pub async fn claude_versions(&self) -> Result<Vec<Value>, Error> {
         self.read(Call::get(format!("{V1}/claude"))).await.map(items)
     }

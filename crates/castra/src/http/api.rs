@@ -1,19 +1,50 @@
 //! What handlers share: the supervisor, the end of it all, and the session that a path means.
 
-use super::auth::Grant;
+use super::auth::{Admission, Grant};
 use super::query::Names;
 use super::refusal::Refusal;
 use super::standing::{Lease, Standing};
+use super::tickets::Tickets;
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
-use castra_proto::{ErrorCode, SessionId};
+use castra_proto::api::Scope;
+use castra_proto::{ErrorCode, SessionId, TokenId};
 use castra_supervisor::Supervisor;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The state of every handler. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Api {
     pub(super) supervisor: Supervisor,
     pub(super) standing: Standing,
+    pub(super) doors: Doors,
+}
+
+/// The tickets that are out.
+#[derive(Clone)]
+pub(super) struct Doors {
+    pub(super) sign_in: Tickets<Newcomer>,
+    pub(super) terminal: Tickets<Admission>,
+}
+
+/// What a browser will be given.
+pub(super) struct Newcomer {
+    pub(super) scope: Scope,
+    pub(super) only: Option<SessionId>,
+    pub(super) maker: Option<TokenId>,
+    pub(super) expires: Option<Instant>,
+}
+
+impl Doors {
+    /// How long a link of `castra open` is good.
+    pub(super) const SIGN_IN: Duration = Duration::from_secs(60);
+    /// Between a page's two requests.
+    const TERMINAL: Duration = Duration::from_secs(30);
+
+    pub(super) fn new() -> Self {
+        Self { sign_in: Tickets::new(Self::SIGN_IN, 64), terminal: Tickets::new(Self::TERMINAL, 256) }
+    }
 }
 
 impl Api {

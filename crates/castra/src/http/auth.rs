@@ -1,6 +1,8 @@
 //! Who asks: peers, tokens, and what a request is granted. Refuses to know what a route needs.
 
 use super::refusal::Refusal;
+use super::tickets::{Hash, Tickets, hash};
+use super::{browser, origin};
 use axum::http::{HeaderMap, header};
 use castra_proto::api::{Scope, Token};
 use castra_proto::{ErrorCode, SessionId, TokenId};
@@ -49,6 +51,14 @@ pub(super) struct Grant {
     pub(super) only: Option<SessionId>,
     pub(super) token: Option<TokenId>,
     pub(super) expires: Option<Instant>,
+    /// Of the cookie that it came by, if it did.
+    pub(super) cookie: Option<Hash>,
+}
+
+/// What a ticket to a terminal allows: what its maker was allowed, at this session.
+pub(super) struct Admission {
+    pub(super) session: SessionId,
+    pub(super) grant: Grant,
 }
 
 impl Grant {
@@ -65,21 +75,31 @@ impl Grant {
                 let left = at.0.saturating_sub(jiff::Timestamp::now().as_microsecond());
                 Instant::now() + Duration::from_micros(left.max(0).unsigned_abs())
             }),
+            cookie: None,
         }
     }
 
     fn of_owner() -> Self {
         let caller = Caller { by: "cli".into(), scope: Scope::Admin };
-        Self { caller, only: None, token: None, expires: None }
+        Self { caller, only: None, token: None, expires: None, cookie: None }
     }
 }
 
 /// Longer secrets are not ours, and are not hashed.
 const MAX_SECRET: usize = 512;
 
-/// Decides who asks. A token is always judged by itself, also over the Unix socket.
-pub(super) async fn grant(auth: &dyn Auth, peer: Peer, headers: &HeaderMap) -> Result<Grant, Refusal> {
+/// Decides who asks. A token is always judged by itself, also over the Unix socket. `tickets`: where a browser cannot
+/// send more than its cookie, a ticket that it was given counts as its key.
+pub(super) async fn grant(
+    auth: &dyn Auth,
+    peer: Peer,
+    headers: &HeaderMap,
+    tickets: Option<&Tickets<Admission>>,
+) -> Result<Grant, Refusal> {
     let Some(secret) = bearer(headers)? else {
+        if let Some(cookie) = browser::cookie(peer, headers) {
+            return of_browser(auth, cookie, headers, tickets).await;
+        }
         return match peer {
             Peer::Unix { agent: None } => Ok(Grant::of_owner()),
             Peer::Unix { agent: Some(_) } => Err(Refusal::new(
@@ -107,6 +127,32 @@ pub(super) async fn grant(auth: &dyn Auth, peer: Peer, headers: &HeaderMap) -> R
         grant.caller.scope = grant.caller.scope.min(Scope::Drive);
     }
     Ok(grant)
+}
+
+/// Nobody but one of our own pages has both halves of a browser's token.
+async fn of_browser(
+    auth: &dyn Auth,
+    cookie: &str,
+    headers: &HeaderMap,
+    tickets: Option<&Tickets<Admission>>,
+) -> Result<Grant, Refusal> {
+    let hint = "`castra open` signs this browser in";
+    if !origin::is_own_page(headers) {
+        return Err(Refusal::new(ErrorCode::Forbidden, "a cookie counts only from castra's own pages"));
+    }
+    let from = Some(hash(cookie));
+    let Some(secret) = browser::join(cookie, headers) else {
+        let waiting = tickets.and_then(|tickets| {
+            tickets.find(|admission| (admission.grant.cookie == from).then(|| admission.grant.clone()))
+        });
+        return waiting
+            .ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "a cookie alone is not enough").hint(hint));
+    };
+    let token = if secret.len() <= MAX_SECRET { auth.authenticate(&secret).await? } else { None };
+    let token = token.ok_or_else(|| {
+        Refusal::new(ErrorCode::Unauthorized, "this browser is not signed in, or no longer").hint(hint)
+    })?;
+    Ok(Grant { cookie: from, ..Grant::of_token(token) })
 }
 
 /// The secret of `Authorization: Bearer SECRET`, when the header is there.

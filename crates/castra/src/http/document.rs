@@ -9,13 +9,14 @@ use std::sync::LazyLock;
 use utoipa::PartialSchema;
 
 /// What a name in a path means.
-const PATH_NAMES: [(&str, &str); 6] = [
+const PATH_NAMES: [(&str, &str); 7] = [
     ("id", "A session's id, a unique prefix of it (4 characters or more), or its name"),
     ("message_id", "A message's id"),
     ("request_id", "A permission request's id, as claude gave it"),
     ("transcript_id", "claude's own session id"),
     ("token_id", "A token's id"),
-    ("version", "A version, e.g. 2.1.197"),
+    ("version", "A version, e.g. 2.1.197; of the built-in page's files, their hash"),
+    ("file", "A name of a file"),
 ];
 
 /// The document, as `GET /api/v1/openapi.json` serves it and docs/openapi.json holds it.

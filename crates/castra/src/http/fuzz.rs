@@ -1,7 +1,9 @@
 //! Every parser of a JSON body, for fuzzing: whatever is sent, it is read or refused by name, never worse.
 
 use super::body::{NoFields, parse};
-use castra_proto::api::{Backup, Control, CreateToken, Fork, InstallClaude, Keys, SendMessage, SessionPatch};
+use castra_proto::api::{
+    Backup, Control, CreateTicket, CreateToken, Fork, InstallClaude, Keys, SendMessage, SessionPatch, SignIn,
+};
 use castra_proto::permission::PermissionAnswer;
 use castra_proto::{ErrorCode, SessionSpec};
 use serde::Serialize;
@@ -26,7 +28,8 @@ macro_rules! bodies {
 }
 
 bodies! {
-    Backup Control CreateToken Fork InstallClaude Keys PermissionAnswer SendMessage SessionPatch SessionSpec
+    Backup Control CreateTicket CreateToken Fork InstallClaude Keys PermissionAnswer SendMessage SessionPatch
+    SessionSpec SignIn
 }
 
 fn one<T: DeserializeOwned + Serialize>(data: &[u8]) {

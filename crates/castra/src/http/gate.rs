@@ -1,14 +1,15 @@
 //! The one middleware, deny by default: every request passes all of it before any handler sees it.
 //!
 //! In order: Host (421), Origin (403), token (401), operation (404, 405), scope (403), query names (400),
-//! content type (415), length (413). Routes that are added later are covered, because nothing here names one.
+//! content type (415), length (413). Only what the document calls open to all needs no token. Routes that are added later are covered, because nothing here names one.
 
-use super::auth::{self, Auth, Grant, Peer};
+use super::auth::{self, Admission, Auth, Grant, Peer};
 use super::body::Intake;
 use super::origin;
 use super::refusal::Refusal;
 use super::seats::Seat;
-use super::table::{Operation, Table, Takes};
+use super::table::{Entry, Operation, Table, Takes};
+use super::tickets::Tickets;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -21,6 +22,7 @@ pub(super) struct Gate {
     pub(super) auth: Arc<dyn Auth>,
     pub(super) table: Table,
     pub(super) intake: Intake,
+    pub(super) tickets: Tickets<Admission>,
 }
 
 /// Lets a request through to its handler, or answers in its place.
@@ -38,16 +40,31 @@ impl Gate {
         let denied = || Refusal::new(ErrorCode::Forbidden, "the peer is not known");
         let peer = *request.extensions().get::<Peer>().ok_or_else(denied)?;
         origin::check(peer, request.uri(), request.headers())?;
-        let grant = auth::grant(&*self.auth, peer, request.headers()).await?;
-        if request.extensions().get::<Seat>().is_some_and(|seat| !seat.take()) {
+        // Looked at before the token, told only after it: a stranger does not learn which routes there are.
+        let operation = self.operation(request);
+        let entry = operation.as_ref().map_or(Entry::Token, |operation| operation.entry);
+        let grant = match entry {
+            Entry::Open => None,
+            Entry::Token => Some(auth::grant(&*self.auth, peer, request.headers(), None).await?),
+            Entry::Ticket => {
+                Some(auth::grant(&*self.auth, peer, request.headers(), Some(&self.tickets)).await?)
+            }
+        };
+        // Strangers stay in the lobby.
+        let seat = request.extensions().get::<Seat>().filter(|_| grant.is_some());
+        if seat.is_some_and(|seat| !seat.take()) {
             return Err(Refusal::new(ErrorCode::Overloaded, "too many connections"));
         }
-        let operation = self.operation(request)?;
-        allow(operation, &grant)?;
+        let operation = operation?;
+        if let Some(grant) = &grant {
+            allow(operation, grant)?;
+        }
         check_query(operation, request)?;
         check_body(operation, request)?;
         let intake = self.intake.with_limit(operation.limit);
-        request.extensions_mut().insert(grant);
+        if let Some(grant) = grant {
+            request.extensions_mut().insert(grant);
+        }
         request.extensions_mut().insert(intake);
         Ok(())
     }
@@ -85,6 +102,9 @@ fn allow(operation: &Operation, grant: &Grant) -> Result<(), Refusal> {
 
 /// Names of query parameters are plain words, so an encoded one is an unknown one.
 fn check_query(operation: &Operation, request: &Request) -> Result<(), Refusal> {
+    if operation.any_query {
+        return Ok(());
+    }
     let query = request.uri().query().unwrap_or_default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);

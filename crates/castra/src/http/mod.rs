@@ -4,8 +4,10 @@
 //! operation allows is read from the OpenAPI document that the routes make, so the two cannot differ.
 
 mod api;
+mod assets;
 mod auth;
 mod body;
+mod browser;
 mod document;
 mod errors_page;
 mod fuzz;
@@ -21,6 +23,8 @@ mod sse;
 mod standing;
 mod streams;
 mod table;
+mod tickets;
+mod tty;
 
 pub use auth::Auth;
 pub use document::document;
@@ -28,8 +32,9 @@ pub use errors_page::errors_markdown;
 pub use fuzz::fuzz_http;
 pub use listen::{ListenError, Listeners, SOCKET, bind_tcp, bind_unix};
 pub use origin::UNIX_HOST;
+pub use tty::fuzz_tty;
 
-use api::Api;
+use api::{Api, Doors};
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
@@ -54,8 +59,10 @@ pub async fn serve(
 ) -> io::Result<()> {
     let standing = Standing::new();
     let auth: Arc<dyn Auth> = Arc::new(supervisor.clone());
-    let api = Api { supervisor, standing: standing.clone() };
-    let mut serving = pin!(server::run(router(api, auth.clone()), auth, listeners, standing.clone()));
+    let doors = Doors::new();
+    let api = Api { supervisor, standing: standing.clone(), doors: doors.clone() };
+    let router = router(api, auth.clone(), doors);
+    let mut serving = pin!(server::run(router, auth, listeners, standing.clone()));
     tokio::select! {
         served = &mut serving => return served,
         () = shutdown => standing.stop(),
@@ -64,15 +71,20 @@ pub async fn serve(
 }
 
 /// All routes behind the gate; nothing else is reachable.
-fn router<S: Clone + Send + Sync + 'static>(state: S, auth: Arc<dyn Auth>) -> Router
+fn router<S: Clone + Send + Sync + 'static>(state: S, auth: Arc<dyn Auth>, doors: Doors) -> Router
 where
     Api: FromRef<S>,
 {
     let (router, _) = routes::all::<S>().split_for_parts();
-    let gate = Gate { auth, table: Table::of_document(document()), intake: Intake::new() };
+    let gate =
+        Gate { auth, table: Table::of_document(document()), intake: Intake::new(), tickets: doors.terminal };
     router.with_state(state).layer(from_fn_with_state(Arc::new(gate), gate::gate))
 }
 
 #[cfg(test)]
 #[path = "tests/gate.rs"]
 mod gate_tests;
+
+#[cfg(test)]
+#[path = "tests/browser.rs"]
+mod browser_tests;

@@ -36,6 +36,13 @@ pub(super) fn check(peer: Peer, uri: &Uri, headers: &HeaderMap) -> Result<(), Re
     }
 }
 
+/// Whether a browser says that one of our own pages sent this; to be asked after [`check`].
+pub(super) fn is_own_page(headers: &HeaderMap) -> bool {
+    // An Origin that passed is ours. A page's GET has none, but says where it comes from.
+    headers.contains_key(header::ORIGIN)
+        || headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"same-origin")
+}
+
 /// The only value of a header, if it is there; an error when there are several or it is no text.
 fn one<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<&'a str>, ()> {
     let mut values = headers.get_all(name).iter();

@@ -94,7 +94,7 @@ async fn accept_all(listener: impl Accept, router: Router, standing: Standing) -
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
-            () = stop.over() => break,
+            _ = stop.over() => break,
         };
         match accepted {
             Ok((stream, Ok(peer))) => {
@@ -140,13 +140,14 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let mut stop = standing.until_stop();
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = seat.evicted() => return,
-        () = stop.over() => {
+        _ = stop.over() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

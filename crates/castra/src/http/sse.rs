@@ -165,13 +165,13 @@ impl<F: Feed> Stream<F> {
         if let Some(until) = self.pace.hold(self.feed.is_caught_up()) {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
-                () = self.lease.over() => return None,
+                _ = self.lease.over() => return None,
             }
         }
         loop {
             let next = tokio::select! {
                 biased;
-                () = self.lease.over() => return None,
+                _ = self.lease.over() => return None,
                 next = self.feed.next(&mut self.buffer) => next?,
                 () = tokio::time::sleep(KEEP_ALIVE) => {
                     return Some((Bytes::from_static(b": keep-alive\n\n"), self));

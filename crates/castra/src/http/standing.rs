@@ -41,6 +41,14 @@ impl Standing {
     }
 }
 
+/// Why a lease is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Stopping,
+    /// The token was revoked or has expired.
+    Revoked,
+}
+
 /// Held by every answer that lasts.
 #[derive(Clone)]
 pub(super) struct Lease {
@@ -51,7 +59,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Returns when the daemon stops, or the token is revoked or expires. Cancel safe.
-    pub(super) async fn over(&mut self) {
+    pub(super) async fn over(&mut self) -> End {
         let Self { state, token, expires } = self;
         let ended = state
             .wait_for(|state| state.stopping || token.is_some_and(|token| state.revoked.contains(&token)));
@@ -63,8 +71,8 @@ impl Lease {
         };
         tokio::select! {
             // Nobody can change the state any more: as good as stopping.
-            _ = ended => {}
-            () = expired => {}
+            ended = ended => if ended.is_ok_and(|state| !state.stopping) { End::Revoked } else { End::Stopping },
+            () = expired => End::Revoked,
         }
     }
 }
@@ -79,7 +87,7 @@ mod tests {
 
     fn grant(token: TokenId, expires: Option<Instant>) -> Grant {
         let caller = Caller { by: "t".into(), scope: Scope::Read };
-        Grant { caller, only: None, token: Some(token), expires }
+        Grant { caller, only: None, token: Some(token), expires, cookie: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -91,12 +99,12 @@ mod tests {
         standing.revoke(TokenId::now());
         assert!(lease.over().now_or_never().is_none());
         standing.revoke(mine);
-        assert!(lease.over().now_or_never().is_some());
+        assert_eq!(lease.over().now_or_never(), Some(End::Revoked));
         assert!(timed.over().now_or_never().is_none());
-        timed.over().await;
+        assert_eq!(timed.over().await, End::Revoked);
         let mut last = standing.until_stop();
         assert!(last.over().now_or_never().is_none());
         standing.stop();
-        assert!(last.over().now_or_never().is_some());
+        assert_eq!(last.over().now_or_never(), Some(End::Stopping));
     }
 }

@@ -46,7 +46,7 @@ where
             return None;
         }
         let piece = tokio::select! {
-            () = under.lease.over() => Err(Cut::LeaseOver),
+            _ = under.lease.over() => Err(Cut::LeaseOver),
             piece = under.pieces.next() => piece?.map_err(Cut::from),
         };
         under.over = piece.is_err();

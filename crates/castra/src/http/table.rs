@@ -15,15 +15,29 @@ pub(super) const FILE_LIMIT: u64 = 256 << 20;
 /// What a request of one operation must be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Operation {
+    pub(super) entry: Entry,
     /// The least scope; an operation that states none is for admins.
     pub(super) scope: Scope,
     /// Whether a token that is bound to a session may use it at all.
     pub(super) bound: bool,
     pub(super) query: BTreeSet<String>,
+    /// Whether other query parameters are passed over: ttyd's client puts its own settings there.
+    pub(super) any_query: bool,
     /// The content type of its body.
     pub(super) takes: Takes,
     /// Bytes of its body.
     pub(super) limit: u64,
+}
+
+/// What must be shown to get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Nothing: files that are the same for everybody, and the exchange of a ticket.
+    Open,
+    /// A token, or both halves of a browser's.
+    Token,
+    /// The same; from a browser, which sends no header with a WebSocket, its cookie and a ticket that waits for it.
+    Ticket,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +51,12 @@ pub(super) enum Takes {
 pub(super) struct Table(BTreeMap<String, BTreeMap<String, Operation>>);
 
 /// Beyond `/sessions/{id}` itself, what a token that is bound to a session may use: filtered by its session.
-const SHARED: [(&str, &str); 3] =
-    [("GET", "/api/v1/sessions"), ("GET", "/api/v1/events"), ("GET", "/api/v1/openapi.json")];
+const SHARED: [(&str, &str); 4] = [
+    ("GET", "/api/v1/sessions"),
+    ("GET", "/api/v1/events"),
+    ("GET", "/api/v1/openapi.json"),
+    ("POST", "/api/v1/sign-in/tickets"),
+];
 
 impl Table {
     pub(super) fn of_document(document: &Value) -> Self {
@@ -72,7 +90,13 @@ fn operations(path: &str, item: &Value) -> BTreeMap<String, Operation> {
 }
 
 fn operation(method: &str, path: &str, operation: &Value) -> Operation {
-    let scope = operation["security"][0]["token"][0].as_str().and_then(Scope::parse).unwrap_or(Scope::Admin);
+    let entry = match &operation["security"][0] {
+        Value::Object(open) if open.is_empty() => Entry::Open,
+        _ if operation["x-castra-ticket"] == true => Entry::Ticket,
+        _ => Entry::Token,
+    };
+    let least = if entry == Entry::Open { Scope::Read } else { Scope::Admin };
+    let scope = operation["security"][0]["token"][0].as_str().and_then(Scope::parse).unwrap_or(least);
     let parameters = operation["parameters"].as_array().into_iter().flatten();
     let query = parameters
         .filter(|parameter| parameter["in"] == "query")
@@ -87,6 +111,7 @@ fn operation(method: &str, path: &str, operation: &Value) -> Operation {
     };
     // A fork is another session, which such a token could not see.
     let own = path.starts_with("/api/v1/sessions/{id}") && !path.ends_with("/fork");
-    let bound = own || SHARED.contains(&(method, path));
-    Operation { scope, bound, query, takes, limit }
+    let bound = own || entry == Entry::Open || SHARED.contains(&(method, path));
+    let any_query = operation["x-castra-any-query"] == true;
+    Operation { entry, scope, bound, query, any_query, takes, limit }
 }

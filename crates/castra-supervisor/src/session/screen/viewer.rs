@@ -118,6 +118,11 @@ impl View {
             .unwrap_or((String::new(), DEFAULT_SIZE))
     }
 
+    /// Returns when there may be something new after [`View::next`] had nothing more. Cancel safe.
+    pub async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
     fn change(&self, size: Option<Size>) {
         if let Some(size) = size {
             // Nobody to tell: the next run begins with it.

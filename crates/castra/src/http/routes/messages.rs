@@ -121,7 +121,7 @@ async fn wait(
     let mut lease = api.lease(grant);
     tokio::select! {
         message = api.supervisor.wait(id, message, timeout) => Ok(Some(message?)),
-        () = lease.over() => Ok(None),
+        _ = lease.over() => Ok(None),
     }
 }
 

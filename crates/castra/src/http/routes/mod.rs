@@ -9,6 +9,8 @@ mod messages;
 mod permissions;
 mod screen;
 mod sessions;
+mod sign_in;
+mod terminal;
 mod tokens;
 mod transcripts;
 
@@ -31,6 +33,8 @@ where
         .merge(logs::routes())
         .merge(transcripts::routes())
         .merge(tokens::routes())
+        .merge(terminal::routes())
+        .merge(sign_in::routes())
         .merge(claude::routes())
         .merge(daemon::routes());
     OpenApiRouter::default().merge(daemon::root_routes()).nest("/api/v1", api)

@@ -2,6 +2,7 @@
 
 use crate::http::api::Api;
 use crate::http::body::Input;
+use crate::http::browser;
 use crate::http::query::Names;
 use crate::http::refusal::Answer;
 use axum::Json;
@@ -9,6 +10,7 @@ use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use castra_proto::TokenId;
 use castra_proto::api::{CreateToken, CreatedToken, Page, Token};
+use castra_supervisor::Supervisor;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -41,12 +43,27 @@ async fn list(State(api): State<Api>) -> Answer<Json<Page<Token>>> {
 
 /// Revoke a token.
 ///
-/// Streams that were opened with it end at once.
+/// Streams that were opened with it end at once, and so do the browsers that were signed in with it.
 #[utoipa::path(delete, path = "/tokens/{token_id}", tag = "tokens", security(("token" = ["admin"])),
     responses((status = 204, description = "Revoked")))]
 async fn remove(State(api): State<Api>, names: Names) -> Answer<StatusCode> {
     let id = names.id::<TokenId>("token_id")?;
-    api.command(async move |supervisor| supervisor.delete_token(id).await).await?;
-    api.standing.revoke(id);
+    let browsers = api
+        .command(async move |supervisor: Supervisor| {
+            let name = browser::token_name(Some(id));
+            supervisor.delete_token(id).await?;
+            let of_it: Vec<_> = (supervisor.tokens().await?.into_iter())
+                .filter(|token| token.name.as_ref() == Some(&name))
+                .map(|token| token.id)
+                .collect();
+            for browser in &of_it {
+                supervisor.delete_token(*browser).await?;
+            }
+            Ok(of_it)
+        })
+        .await?;
+    for token in browsers.into_iter().chain([id]) {
+        api.standing.revoke(token);
+    }
     Ok(StatusCode::NO_CONTENT)
 }

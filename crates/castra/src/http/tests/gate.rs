@@ -3,8 +3,9 @@
 //! Behind it is no supervisor: a handler that is reached panics, and that is how the tests know it was.
 
 use super::*;
+use crate::http::assets;
 use crate::http::auth::Peer;
-use crate::http::table::{Operation, Takes};
+use crate::http::table::{Entry, Operation, Takes};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use castra_proto::api::{Scope, Token};
@@ -26,7 +27,7 @@ impl FromRef<Nowhere> for Api {
     }
 }
 
-const MINE: SessionId = SessionId(uuid::Uuid::from_u128(1));
+pub(super) const MINE: SessionId = SessionId(uuid::Uuid::from_u128(1));
 const OTHER: SessionId = SessionId(uuid::Uuid::from_u128(2));
 
 /// Secrets are `SCOPE`, or `SCOPE@mine` and `SCOPE@other` when bound. Every process is `agent`'s.
@@ -58,36 +59,39 @@ impl Auth for Secrets {
     }
 }
 
-const TCP: Peer =
+pub(super) const TCP: Peer =
     Peer::Tcp { local: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7000) };
+
+pub(super) static DOORS: LazyLock<Doors> = LazyLock::new(Doors::new);
 
 /// The router as it is served, but for the supervisor.
 fn whole() -> Router {
-    static ROUTER: LazyLock<Router> = LazyLock::new(|| router(Nowhere, Arc::new(Secrets { agent: None })));
+    static ROUTER: LazyLock<Router> =
+        LazyLock::new(|| router(Nowhere, Arc::new(Secrets { agent: None }), DOORS.clone()));
     ROUTER.clone()
 }
 
 #[derive(Debug, PartialEq)]
-enum Outcome {
+pub(super) enum Outcome {
     Reached,
     Answered(u16, Option<String>),
 }
 
 impl Outcome {
-    fn refused(status: u16, code: &str) -> Self {
+    pub(super) fn refused(status: u16, code: &str) -> Self {
         Self::Answered(status, Some(code.into()))
     }
 
     /// Past the gate: in a handler, or answered by one that needs no supervisor.
-    fn passed(&self) -> bool {
+    pub(super) fn passed(&self) -> bool {
         matches!(self, Self::Reached | Self::Answered(200, None))
     }
 }
 
-struct Call(Request<Body>);
+pub(super) struct Call(pub(super) Request<Body>);
 
 impl Call {
-    fn new(peer: Peer, method: &str, path: &str) -> Self {
+    pub(super) fn new(peer: Peer, method: &str, path: &str) -> Self {
         let host = if matches!(peer, Peer::Tcp { .. }) { "127.0.0.1:7000" } else { UNIX_HOST };
         let request = Request::builder().method(method).uri(path).header("host", host).extension(peer);
         Self(request.body(Body::empty()).unwrap())
@@ -98,12 +102,12 @@ impl Call {
     }
 
     /// In place of what was there.
-    fn header(mut self, name: &'static str, value: &str) -> Self {
+    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.0.headers_mut().insert(name, value.parse().unwrap());
         self
     }
 
-    async fn outcome(self) -> Outcome {
+    pub(super) async fn outcome(self) -> Outcome {
         let name = format!("{} {}", self.0.method(), self.0.uri());
         let head = self.0.method() == Method::HEAD;
         let response = tokio::spawn(TowerToHyperService::new(whole()).call(self.0)).await;
@@ -111,11 +115,13 @@ impl Call {
         let headers = response.headers();
         let expected = [
             ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
+            ("cache-control", "no-store"),
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
-            ("cache-control", "no-store"),
+            ("cross-origin-resource-policy", "same-origin"),
         ];
-        for (header, value) in expected {
+        let open = response.status() == 200 && (name.contains("/terminal/") || name.contains("/assets/"));
+        for (header, value) in expected.into_iter().skip(if open { 2 } else { 0 }) {
             assert_eq!(headers.get(header).unwrap(), value, "{name}");
         }
         assert!(headers.keys().all(|header| !header.as_str().starts_with("access-control")), "{name}");
@@ -132,13 +138,25 @@ impl Call {
     }
 }
 
+/// A path of this kind.
+fn concrete(path: &str) -> String {
+    let part = |part: &str| match part {
+        "{version}" if path.contains("/assets/") => assets::VERSION.clone(),
+        "{file}" => "terminal.css".into(),
+        _ if part.starts_with('{') => "1234".into(),
+        _ => part.to_owned(),
+    };
+    path.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
+/// Every operation that asks for a token.
+pub(super) fn closed() -> Vec<(String, String, Operation)> {
+    operations().into_iter().filter(|(_, _, of)| of.entry != Entry::Open).collect()
+}
+
 /// Every operation: method, a path of its kind, and what it allows.
 fn operations() -> Vec<(String, String, Operation)> {
     let table = Table::of_document(document());
-    let concrete = |path: &str| {
-        let part = |part: &str| if part.starts_with('{') { "1234".into() } else { part.to_owned() };
-        path.split('/').map(part).collect::<Vec<_>>().join("/")
-    };
     let all: Vec<_> = table
         .iter()
         .map(|(method, path, operation)| (method.into(), concrete(path), operation.clone()))
@@ -149,7 +167,7 @@ fn operations() -> Vec<(String, String, Operation)> {
 
 #[tokio::test]
 async fn no_route_answers_without_a_token() {
-    for (method, path, _) in operations() {
+    for (method, path, _) in closed() {
         let call = || Call::new(TCP, &method, &path);
         assert_eq!(call().outcome().await, Outcome::refused(401, "unauthorized"), "{method} {path}");
         for header in ["Bearer nobody", "Basic admin", "Bearer", "admin"] {
@@ -194,10 +212,17 @@ async fn a_bound_token_is_refused_wherever_others_are_seen() {
             assert_eq!(outcome, Outcome::refused(403, "forbidden"), "{method} {path}");
         }
     }
-    let bound: Vec<_> =
-        operations().into_iter().filter(|(_, path, of)| of.bound && !path.contains("1234")).collect();
+    let of_all = |path: &str| !path.contains("1234") && !path.contains("/assets/");
+    let bound: Vec<_> = operations().into_iter().filter(|(_, path, of)| of.bound && of_all(path)).collect();
     let names: Vec<_> = bound.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
-    assert_eq!(names, ["GET /api/v1/events", "GET /api/v1/openapi.json", "GET /api/v1/sessions"]);
+    let expected = [
+        "GET /api/v1/events",
+        "GET /api/v1/openapi.json",
+        "GET /api/v1/sessions",
+        "POST /api/v1/sign-in",
+        "POST /api/v1/sign-in/tickets",
+    ];
+    assert_eq!(names, expected);
 }
 
 #[tokio::test]
@@ -252,7 +277,11 @@ async fn every_body_must_be_of_its_type_and_size() {
 
 #[tokio::test]
 async fn unknown_query_parameters_are_refused_by_name() {
-    for (method, path, operation) in operations() {
+    let (any, named): (Vec<_>, Vec<_>) = operations().into_iter().partition(|(_, _, of)| of.any_query);
+    let any: Vec<_> = any.into_iter().map(|(_, path, _)| path).collect();
+    // Where ttyd's client passes on the query of its page.
+    assert_eq!(any, ["/api/v1/sessions/1234/terminal/", "/api/v1/sessions/1234/terminal/ws"]);
+    for (method, path, operation) in named {
         for query in ["wiat=3", "limit=1&wiat", "%77ait=3", "cursor[]=1"] {
             let known =
                 query.split('&').all(|pair| operation.query.contains(pair.split('=').next().unwrap()));
@@ -270,7 +299,7 @@ async fn unknown_query_parameters_are_refused_by_name() {
 #[tokio::test]
 async fn what_is_not_in_the_document_is_not_reachable() {
     for (path, methods) in document()["paths"].as_object().unwrap() {
-        let path = path.replace(['{', '}'], "");
+        let path = concrete(path);
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"] {
             let documented = if method == "HEAD" { "get".into() } else { method.to_lowercase() };
             let outcome = Call::new(TCP, method, &path).token("admin").outcome().await;
@@ -308,7 +337,7 @@ async fn a_request_of_nobody_is_refused() {
 async fn over_the_socket_the_owner_needs_no_token_and_an_agent_its_own() {
     let owner = Peer::Unix { agent: None };
     let agent = Peer::Unix { agent: Some(MINE) };
-    for (method, path, operation) in operations() {
+    for (method, path, operation) in closed() {
         let call = |peer| Call::new(peer, &method, &path);
         assert!(call(owner).outcome().await.passed(), "{method} {path}");
         // A token is judged by itself: less than the owner may.
@@ -329,6 +358,25 @@ async fn over_the_socket_the_owner_needs_no_token_and_an_agent_its_own() {
             operation.bound && operation.scope <= Scope::Drive,
             "{method} {path}: {own:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn open_to_all_is_what_is_the_same_for_all() {
+    let open: Vec<_> = operations().into_iter().filter(|(_, _, of)| of.entry == Entry::Open).collect();
+    let names: Vec<_> = open.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    let file = format!("GET /api/v1/assets/{}/terminal.css", *assets::VERSION);
+    let page = "GET /api/v1/sessions/1234/terminal/";
+    assert_eq!(names, [file.as_str(), page, "POST /api/v1/sign-in"]);
+    for (method, path, _) in open {
+        assert!(Call::new(TCP, &method, &path).outcome().await.passed(), "{method} {path}");
+        let foreign = Call::new(TCP, &method, &path).header("origin", "http://localhost:5173");
+        assert_eq!(foreign.outcome().await, Outcome::refused(403, "forbidden"), "{method} {path}");
+    }
+    let response = TowerToHyperService::new(whole()).call(Call::new(TCP, "GET", &page[4..]).0).await.unwrap();
+    let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    for part in ["default-src 'none'", "script-src 'self';", "connect-src 'self'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(part), "{policy}");
     }
 }
 

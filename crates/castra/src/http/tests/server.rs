@@ -1,6 +1,7 @@
 //! Real sockets: who is let in, who waits, who is cut off.
 
 use super::*;
+use crate::http::api::Doors;
 use crate::http::gate_tests::{Nowhere, Secrets};
 use crate::http::{bind_tcp, bind_unix, router};
 use castra_proto::SessionId;
@@ -28,7 +29,8 @@ impl Daemon {
         let standing = Standing::new();
         let auth: Arc<dyn Auth> = Arc::new(Secrets { agent });
         let listeners = Listeners { unix, tcp: Some(tcp) };
-        let ended = tokio::spawn(run(router(Nowhere, auth.clone()), auth, listeners, standing.clone()));
+        let ended =
+            tokio::spawn(run(router(Nowhere, auth.clone(), Doors::new()), auth, listeners, standing.clone()));
         Self { home, tcp: address, standing, ended }
     }
 

@@ -1,0 +1,44 @@
+//! Sizes: how much fits into this window, and how the size that all viewers share is shown in it.
+//!
+//! What the session draws is drawn for one size, the least of its drivers' windows. A smaller one stands in the
+//! corner; a larger one is drawn in smaller letters, down to what can be read, and panned from there.
+
+const SMALLEST = 7;
+
+export class Fit {
+  #terminal;
+  #addon;
+  #letters;
+  #shared = null;
+
+  constructor(terminal, addon) {
+    this.#terminal = terminal;
+    this.#addon = addon;
+    this.#letters = terminal.options.fontSize;
+  }
+
+  /** What fits into the window in letters of the usual size. */
+  window() {
+    this.#terminal.options.fontSize = this.#letters;
+    const fits = this.#addon.proposeDimensions();
+    const window = fits && fits.cols > 0 ? { columns: fits.cols, rows: fits.rows } : { columns: 0, rows: 0 };
+    this.#show(window);
+    return window;
+  }
+
+  /** The size that all share is this one from here on. */
+  share({ columns, rows }) {
+    this.#shared = { columns, rows };
+    this.window();
+  }
+
+  #show(window) {
+    const { columns, rows } = this.#shared ?? window;
+    if (columns === 0) return;
+    if (columns > window.columns && window.columns > 0) {
+      const letters = Math.floor((this.#letters * window.columns * 2) / columns) / 2;
+      this.#terminal.options.fontSize = Math.max(SMALLEST, letters);
+    }
+    this.#terminal.resize(columns, rows);
+  }
+}
