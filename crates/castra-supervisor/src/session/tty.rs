@@ -160,7 +160,8 @@ impl Actor<'_> {
             // Entered by an earlier daemon and not seen back: it is waited for, and entered again if it still stands.
             let message = in_flight.message;
             tty.sent = Some((message.0, text.clone()));
-            tty.typing = Some(Typing { message, text, step: Step::Entered, since: Instant::now(), enters: 0 });
+            tty.typing =
+                Some(Typing { message, text, step: Step::Entered, since: Instant::now(), enters: 0 });
         }
         self.tty = Some(tty);
         self.hub.screen.begin();
