@@ -133,6 +133,7 @@ pub struct Init {
 /// One content block of an assistant message.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Assistant {
+    pub model: Option<String>,
     pub uuid: Option<Uuid>,
     pub message_id: Option<String>,
     /// Set: a subagent speaks.
@@ -182,6 +183,8 @@ pub struct ResultFact {
     pub text: Option<String>,
     /// US dollars since the process started, not of this turn.
     pub cost_usd: f64,
+    /// Of this turn alone, reckoned by castra where claude says nothing.
+    pub estimated_cost_usd: Option<f64>,
     pub num_turns: u32,
     pub duration_ms: u64,
     pub usage: Value,

@@ -16,13 +16,11 @@ pub enum Content {
 
 /// Builds the line of a user message. `context` is put before the text as `Context:\n…\n\nUser message:\n…`.
 pub fn user(uuid: Uuid, content: &Content, context: Option<&str>, priority: Option<Priority>) -> Vec<u8> {
-    const LABEL: (&str, &str) = ("Context:\n", "\n\nUser message:\n");
     let content = match (content, context) {
-        (Content::Text(text), None) => json!(text),
-        (Content::Text(text), Some(context)) => json!(format!("{}{context}{}{text}", LABEL.0, LABEL.1)),
+        (Content::Text(text), context) => json!(in_context(context, text)),
         (Content::Blocks(blocks), None) => json!(blocks),
         (Content::Blocks(blocks), Some(context)) => {
-            let mut all = vec![json!({"type": "text", "text": format!("{}{context}{}", LABEL.0, LABEL.1)})];
+            let mut all = vec![json!({"type": "text", "text": in_context(Some(context), "")})];
             all.extend(blocks.iter().cloned());
             json!(all)
         }
@@ -38,6 +36,14 @@ pub fn user(uuid: Uuid, content: &Content, context: Option<&str>, priority: Opti
         message["priority"] = json!(priority);
     }
     line(&message)
+}
+
+/// A text behind what the sender wants known with it.
+pub fn in_context(context: Option<&str>, text: &str) -> String {
+    match context {
+        Some(context) => format!("Context:\n{context}\n\nUser message:\n{text}"),
+        None => text.to_owned(),
+    }
 }
 
 /// A control request with any subtype; `fields` are its further fields.

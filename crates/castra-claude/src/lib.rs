@@ -17,6 +17,7 @@ pub mod message;
 pub mod open;
 mod peek;
 pub mod permission;
+pub mod price;
 pub mod tail;
 pub mod terminal;
 pub mod transcript;

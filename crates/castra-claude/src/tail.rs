@@ -5,6 +5,7 @@
 //! given up one day is given up at a record of the log whose `at` says so, and [`Tail::due`] says when the caller is to
 //! make sure of one.
 
+mod command;
 mod entry;
 mod prompt;
 mod sum;
@@ -17,6 +18,7 @@ use crate::line::{Line, Lines, MAX_LINE, RecordIn, StreamIn};
 use crate::peek::Head;
 use crate::terminal::signal::State;
 use castra_proto::{Kind, Timestamp};
+pub use command::{command_output, command_result};
 use entry::Entry;
 pub use prompt::{Prompt, Source};
 use serde::de::IgnoredAny;
@@ -24,9 +26,12 @@ use std::collections::BTreeMap;
 pub use turn::Call;
 use window::Window;
 
-/// Boot-time nanoseconds for which a turn stays open after claude has said that it is idle: its records are flushed
-/// to disk later than its state (0.1 s measured), and a turn that was taken back leaves no record at all.
+/// Boot-time nanoseconds for which a turn stays open after its answer is on disk and claude has said that it is idle,
+/// and no record says that it is over.
 pub const SETTLE: u64 = 1_500_000_000;
+/// The same for a turn without an answer: its records are flushed to disk later than its state (0.1 s measured, 3 s on a
+/// machine with ten of them starting), and only one that was taken back leaves none at all. See [`Tail::taken_back`].
+pub const PATIENCE: u64 = 15_000_000_000;
 
 /// One event, and what of it only a terminal session has.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,10 +74,8 @@ impl Tail {
 
     /// Passes over records that are older than the run. A fork's file begins with a copy of the whole history, uuids
     /// and times as they were (measured on both versions).
-    #[must_use]
-    pub fn since(mut self, started: Timestamp) -> Self {
+    pub fn since(&mut self, started: Timestamp) {
         self.since = Some(started);
-        self
     }
 
     /// Takes the next record of the log, of whatever stream; appends what it completes.
@@ -93,6 +96,13 @@ impl Tail {
     pub fn state(&mut self, seq: u64, at: u64, state: &State, out: &mut Vec<Told>) {
         self.window.tick((seq, at), out);
         self.window.state((seq, at), state, out);
+        self.rest();
+    }
+
+    /// The screen shows that claude is idle and has the turn's prompt back in its composer, as after an Esc before any
+    /// answer: no record will tell, and nothing is waited for. Without a turn, or while claude is busy, nothing happens.
+    pub fn taken_back(&mut self, seq: u64, at: u64, out: &mut Vec<Told>) {
+        self.window.taken_back((seq, at), out);
         self.rest();
     }
 

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use castra_claude::fact::{Fact, SessionState};
 use castra_claude::line::{RecordIn, StreamIn};
-use castra_claude::tail::{SETTLE, Source, Tail, Told};
+use castra_claude::tail::{PATIENCE, Source, Tail, Told};
 use castra_claude::terminal::screen::{DialogKind, Screen, permission_mode, screen};
 use castra_claude::terminal::signal::State;
 use castra_proto::Timestamp;
@@ -77,8 +77,13 @@ fn steps(timeline: &str, size: usize) -> Vec<Step> {
             steps.push(Step::Record(record));
         }
     }
-    let record =
-        RecordIn { seq: seq + 1, at: last + SETTLE, stream: StreamIn::Shim, offset: 0, bytes: Bytes::new() };
+    let record = RecordIn {
+        seq: seq + 1,
+        at: last + PATIENCE,
+        stream: StreamIn::Shim,
+        offset: 0,
+        bytes: Bytes::new(),
+    };
     steps.push(Step::Record(record));
     steps
 }
@@ -96,7 +101,8 @@ fn feed(tail: &mut Tail, step: &Step, out: &mut Vec<Told>) {
         Step::State(seq, at, state) => tail.state(*seq, *at, state, out),
         Step::Run(seq, at, started) => {
             tail.finish(*seq, *at, out);
-            *tail = Tail::new().since(*started);
+            *tail = Tail::new();
+            tail.since(*started);
         }
     }
 }
@@ -406,7 +412,8 @@ fn decoding_may_start_anew_at_any_hold() {
                         Step::Run(_, _, started) if seq(step) < from => Some(*started),
                         _ => None,
                     });
-                    let mut anew = started.map_or_else(Tail::new, |started| Tail::new().since(started));
+                    let mut anew = Tail::new();
+                    started.into_iter().for_each(|started| anew.since(started));
                     let mut again = Vec::new();
                     steps[..=index]
                         .iter()

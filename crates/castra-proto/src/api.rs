@@ -1,5 +1,6 @@
 //! Requests and answers of the HTTP API beyond sessions and events.
 
+use crate::spec::Mode;
 use crate::{MessageId, SessionId, Timestamp, TokenId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,6 +24,10 @@ pub struct SendMessage {
     /// … or the content blocks of the Messages API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<Vec<Value>>,
+    /// … or a slash command such as `/compact`, run as one: a `text` that begins with `/` is text to a session on a
+    /// terminal, and a command to one in stream mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// Sent before the text, as `Context:\n…\n\nUser message:\n…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
@@ -218,6 +223,16 @@ pub struct SessionPatch {
 pub struct Fork {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// `POST /sessions/{id}/resume`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Resume {
+    /// The same conversation on a terminal from now on, or as a stream. None: as before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
 }
 
 /// `POST /sessions/{id}/control`: a control request of the CLI, `{subtype, …}`.

@@ -155,8 +155,8 @@ impl Shim {
         self.conns[index].answer(&Answer::Refused(refused));
     }
 
-    /// The note stands between what was drawn for the old size and what may be drawn for the new one. The
-    /// same size is not said again: the kernel would signal nobody.
+    /// The note stands between what was drawn for the old size and what may be drawn for the new one. Of the same
+    /// size too: the kernel signals nobody then, and a daemon that needs to know how late it is has a record that says so.
     fn resize(&mut self, index: usize, size: Pty) {
         if !matches!(self.life, Life::Running) {
             return self.conns[index].refuse(Reason::Exited);
@@ -165,12 +165,11 @@ impl Shim {
             return self.conns[index].refuse(Reason::Full);
         }
         self.read_some(Stream::Pty);
-        let Some(pty) = &self.child.ends.pty else { return self.conns[index].refuse(Reason::Unsupported) };
-        if size.rows == 0 || size.cols == 0 {
+        if self.child.ends.pty.is_none() {
             return self.conns[index].refuse(Reason::Unsupported);
         }
-        if pty.size == size {
-            return;
+        if size.rows == 0 || size.cols == 0 {
+            return self.conns[index].refuse(Reason::Unsupported);
         }
         self.note(Note::Resized { rows: size.rows, cols: size.cols });
         if let Some(pty) = &mut self.child.ends.pty

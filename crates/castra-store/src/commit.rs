@@ -180,6 +180,7 @@ pub struct SessionUpdate {
     pub spec: Option<String>,
     pub spec_secrets: Option<Value>,
     pub owner: Option<String>,
+    pub mode: Option<Mode>,
 }
 
 #[derive(Clone, Debug)]

@@ -128,6 +128,7 @@ async fn only_what_an_update_names_is_changed(home: &Home) {
         spec: Some("{}".into()),
         spec_secrets: Some(json!("new")),
         owner: Some("other".into()),
+        mode: Some(Mode::Terminal),
     };
     home.store.commit(at(id, 10).change(Change::Session(rest))).await.unwrap();
     let expected = SessionRow {
@@ -138,6 +139,7 @@ async fn only_what_an_update_names_is_changed(home: &Home) {
         spec: "{}".into(),
         offers: r#"{"tools":["Bash"]}"#.into(),
         owner: "other".into(),
+        mode: Mode::Terminal,
         updated_at: Timestamp(10),
         ..expected
     };

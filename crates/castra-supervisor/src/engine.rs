@@ -5,7 +5,7 @@ use crate::host::Host;
 use crate::provision::Provision;
 use crate::sandbox::Paths;
 use crate::sandbox::{Decision, SandboxProbe, Sandboxing};
-use crate::session::actor;
+use crate::session::drive::drive;
 use crate::session::hub::{Hub, Hubs};
 use crate::session::launch::Place;
 use crate::supervisor::pack::Packing;
@@ -133,7 +133,7 @@ impl Engine {
         tokio::spawn(async move {
             let mut pause = TRY_AGAIN;
             loop {
-                let driven = actor::drive(&engine, id).await;
+                let driven = drive(&engine, id).await;
                 if engine.is_done(id, driven) {
                     break;
                 }

@@ -30,7 +30,7 @@ pub use permissions::Approver;
 
 use crate::supervisor::{Caller, Supervisor};
 use crate::{Error, Result};
-use castra_proto::api::{Fork, MessageAccepted, MessageState, SendMessage, TurnResult};
+use castra_proto::api::{Fork, MessageAccepted, MessageState, Resume, SendMessage, TurnResult};
 use castra_proto::permission::{PermissionAnswer, PermissionRequest};
 use castra_proto::{ErrorCode, MessageId, SessionId, SessionSpec};
 use std::time::Duration;
@@ -199,7 +199,7 @@ impl Session {
     ///
     /// Errors: `conflict` when it is alive, `budget_exceeded`.
     pub async fn resume(&self) -> Result<castra_proto::Session> {
-        self.supervisor.resume(self.id, &self.caller).await
+        self.supervisor.resume(self.id, Resume::default(), &self.caller).await
     }
 
     /// A new session with a copy of this conversation and of `work/`; this one is not changed.

@@ -121,11 +121,11 @@ impl Http {
             .await
             .map_err(|error| text(&error))?;
         tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", self.addr.to_string())
-            .header("authorization", format!("Bearer {}", self.token));
+        let mut request = Request::builder().method(method).uri(path).header("host", self.addr.to_string());
+        // Without one it is a browser, or a stranger.
+        if !self.token.is_empty() {
+            request = request.header("authorization", format!("Bearer {}", self.token));
+        }
         if !body.is_empty() {
             request = request.header("content-type", "application/json");
         }

@@ -181,6 +181,10 @@ impl Drop for World {
                 let log = std::fs::read_to_string(self.home().join("log").join(name)).unwrap_or_default();
                 tell(&format!("--- {name}\n{log}"));
             }
+            if std::env::var_os("CASTRA_TEST_KEEP").is_some() {
+                tell(&format!("kept: {}", self.root().display()));
+                self.root.disable_cleanup(true);
+            }
             return;
         }
         // Whoever was about to fork when its parent was killed is found by looking again.

@@ -35,9 +35,9 @@ export class Fit {
   #show(window) {
     const { columns, rows } = this.#shared ?? window;
     if (columns === 0) return;
-    if (columns > window.columns && window.columns > 0) {
-      const letters = Math.floor((this.#letters * window.columns * 2) / columns) / 2;
-      this.#terminal.options.fontSize = Math.max(SMALLEST, letters);
+    const part = Math.min(window.columns / columns, window.rows / rows);
+    if (part > 0 && part < 1) {
+      this.#terminal.options.fontSize = Math.max(SMALLEST, Math.floor(this.#letters * part * 2) / 2);
     }
     this.#terminal.resize(columns, rows);
   }

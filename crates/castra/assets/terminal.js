@@ -42,7 +42,9 @@ function showState(state, refused) {
   at("state").textContent = WORDS[state];
   at("notice").hidden = state !== "over" && state !== "refused";
   if (state === "over") notice("The session has ended.", "It is joined again when somebody resumes it.");
-  if (state === "refused") notice(refused.message, refused.hint);
+  if (state === "refused" && refused.status === 401) {
+    notice("This browser is not signed in.", "`castra open ID` prints a link that signs it in.");
+  } else if (state === "refused") notice(refused.message, refused.hint);
 }
 
 function notice(what, hint) {

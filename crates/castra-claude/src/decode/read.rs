@@ -34,6 +34,7 @@ fn assistant(value: &Value) -> Assistant {
     let tool =
         blocks.iter().rev().find(|block| text(block, "type").is_some_and(|kind| kind.ends_with("tool_use")));
     Assistant {
+        model: string(message, "model"),
         uuid: uuid(value, "uuid"),
         message_id: string(message, "id"),
         parent_tool_use_id: string(value, "parent_tool_use_id"),
@@ -86,6 +87,7 @@ fn result(value: &mut Value) -> ResultFact {
         is_error,
         api_error_status: number(value, "api_error_status"),
         cost_usd: value.get("total_cost_usd").and_then(Value::as_f64).unwrap_or_default(),
+        estimated_cost_usd: value.get("estimated_cost_usd").and_then(Value::as_f64),
         num_turns: number(value, "num_turns").unwrap_or_default(),
         duration_ms: number(value, "duration_ms").unwrap_or_default(),
         usage: value["usage"].take(),

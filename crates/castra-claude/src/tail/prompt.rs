@@ -45,7 +45,8 @@ impl Prompt {
             let queued = self::text(value, "promptSource") == Some("queued");
             return Some(Self { text, source: if queued { Source::Queued } else { Source::Typed } });
         }
-        let whole = string(&value["message"], "content")?;
+        // 2.1.197 has some commands as a line of the system's.
+        let whole = string(&value["message"], "content").or_else(|| string(value, "content"))?;
         if let Some(command) = between(&whole, "<bash-input>", "</bash-input>") {
             return Some(Self { text: command.to_owned(), source: Source::Shell });
         }

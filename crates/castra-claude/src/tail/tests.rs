@@ -252,7 +252,7 @@ fn turns_end_in_every_way() {
         ),
         // Taken back before anything was said: no record tells.
         (
-            vec![idle.clone(), later.clone()],
+            vec![idle.clone(), Step::Later(PATIENCE)],
             ("error_during_execution", false, "aborted_streaming", None, None),
         ),
         // 2.1.197, then 2.1.329 with and without the leaf.
@@ -280,7 +280,7 @@ fn turns_end_in_every_way() {
         (vec![lines(&[said()]), idle.clone(), later], ("success", true, "completed", None, Some("done"))),
         // Its end comes after claude's word that it is idle.
         (
-            vec![idle, Step::Later(SETTLE - 1), lines(&[said(), over(3, 2)])],
+            vec![idle, Step::Later(PATIENCE - 1), lines(&[said(), over(3, 2)])],
             ("success", true, "completed", None, Some("done")),
         ),
     ];
@@ -310,7 +310,7 @@ fn a_turn_is_not_given_up_while_claude_works() {
     assert_eq!(log.names()[2..], ["requires_action"]);
     log.step(&Step::Status(Status::Busy));
     log.step(&Step::Status(Status::Idle));
-    assert_eq!(log.tail.due(), Some(log.at + SETTLE));
+    assert_eq!(log.tail.due(), Some(log.at + PATIENCE));
     log.step(&Step::Status(Status::Busy));
     assert_eq!(log.tail.due(), None);
     assert_eq!(log.tail.hold(), Some(1));
@@ -410,7 +410,9 @@ fn a_fork_s_old_history_is_not_told_again() {
     let old = [dated(user(1, 0, "old"), 1), dated(text(2, 1, "m", "old"), 1), dated(over(3, 2), 1)];
     let new = [dated(user(4, 3, "new"), 30), dated(text(5, 4, "n", "new"), 30), dated(over(6, 5), 30)];
     let started = serde_json::from_value(json!("2026-11-21T10:20:00Z")).unwrap();
-    let mut log = Log::new(Tail::new().since(started));
+    let mut tail = Tail::new();
+    tail.since(started);
+    let mut log = Log::new(tail);
     log.step(&lines(&[&old[..], &new].concat()));
     assert_eq!(log.names(), ["running", "user 4", "assistant 5", "system 6", "result success", "idle"]);
 }

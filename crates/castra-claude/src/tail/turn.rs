@@ -4,6 +4,7 @@ use super::sum::add;
 use crate::fact::Decoded;
 use crate::field::{items, number, string, text};
 use crate::line::{LineId, StreamIn};
+use crate::price::cost_usd;
 use bytes::Bytes;
 use castra_proto::Kind;
 use serde_json::{Value, json};
@@ -30,6 +31,14 @@ pub(super) enum End {
     Unmarked,
 }
 
+/// One message of the model's.
+#[derive(Clone, Debug)]
+struct Answer {
+    id: String,
+    model: String,
+    usage: Value,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turn {
     /// The record that began it.
@@ -39,7 +48,7 @@ pub(super) struct Turn {
     /// What began it, where that was no person.
     origin: Option<Value>,
     /// Ids of its messages and their usage, which each of a message's records repeats.
-    messages: Vec<(String, Value)>,
+    messages: Vec<Answer>,
     text: String,
     stop_reason: Option<String>,
     /// The last thing said is that the API failed: its record, status.
@@ -58,10 +67,11 @@ impl Turn {
     pub(super) fn assistant(&mut self, value: &Value, uuid: Option<Uuid>, is_error: bool) {
         let message = &value["message"];
         let id = string(message, "id").unwrap_or_default();
-        match self.messages.last_mut().filter(|(last, _)| *last == id) {
-            Some((_, usage)) => *usage = message["usage"].clone(),
+        match self.messages.last_mut().filter(|last| last.id == id) {
+            Some(last) => last.usage = message["usage"].clone(),
             None => {
-                self.messages.push((id, message["usage"].clone()));
+                let model = string(message, "model").unwrap_or_default();
+                self.messages.push(Answer { id, model, usage: message["usage"].clone() });
                 self.text.clear();
             }
         }
@@ -78,26 +88,31 @@ impl Turn {
             is_error.then(|| (uuid, number(value, "apiErrorStatus").or_else(|| status(&self.text))));
     }
 
+    /// The model has said its last word in it, or has failed to.
+    pub(super) fn is_answered(&self) -> bool {
+        self.failed.is_some() || self.stop_reason.as_deref().is_some_and(|reason| reason != "tool_use")
+    }
+
     /// It ended with the record `leaf`: the API failed, and claude waits again. 2.1.329 writes no `turn_duration` then.
     pub(super) fn failed_at(&self, leaf: Uuid) -> bool {
         self.failed.is_some_and(|(record, _)| record == Some(leaf))
     }
 
-    /// The `result` event, as a stream would have had it, marked as `synthetic`. Without a cost: a terminal's
+    /// The `result` event, as a stream would have had it, marked as `synthetic`. Its cost is reckoned: a terminal's
     /// transcript has none but for the whole process, at its end (`cost-state`, 2.1.329).
     pub(super) fn result(self, end: End, when: (u64, u64)) -> Decoded {
         let mut usage = json!({});
-        self.messages.iter().for_each(|(_, one)| add(&mut usage, one));
+        self.messages.iter().for_each(|one| add(&mut usage, &one.usage));
+        let cost: f64 = self.messages.iter().filter_map(|one| cost_usd(&one.model, &one.usage)).sum();
         let duration_ms = match end {
             End::Over { duration_ms: Some(duration_ms) } => duration_ms,
             _ => when.1.saturating_sub(self.at) / 1_000_000,
         };
-        let answered = self.stop_reason.as_deref().is_some_and(|reason| reason != "tool_use");
         let cut_off = match end {
             End::Over { .. } => false,
             End::Interrupted => true,
             // A later CLI may have another sign of an end; what was answered was answered.
-            End::Unmarked => self.failed.is_none() && !answered,
+            End::Unmarked => !self.is_answered(),
         };
         let name = self.began.unwrap_or_default();
         let mut data = json!({
@@ -109,6 +124,7 @@ impl Turn {
             "stop_reason": self.stop_reason,
             "session_id": self.session,
             "usage": usage,
+            "estimated_cost_usd": cost,
             "uuid": Uuid::new_v5(&name, b"castra result"),
             "synthetic": true,
         });

@@ -2,9 +2,9 @@
 //! Refuses to remember longer than that.
 
 use super::entry::{Entry, Role};
-use super::prompt::Prompt;
+use super::prompt::{Prompt, Source};
 use super::turn::{Call, End, Turn, state_event};
-use super::{SETTLE, Told};
+use super::{PATIENCE, SETTLE, Told};
 use crate::fact::{Decoded, SessionState};
 use crate::field::{items, number, string, text, uuid};
 use crate::terminal::signal::{State, Status};
@@ -41,6 +41,8 @@ pub(super) struct Window {
     said: Option<SessionState>,
     /// A turn was announced that has had no result.
     announced: bool,
+    /// What was announced is a command, or the shell: it may have no turn.
+    commanded: bool,
     session: Option<Uuid>,
 }
 
@@ -155,6 +157,9 @@ impl Window {
         let duration_ms = number(&entry.value, "durationMs");
         if role != Role::Link {
             let prompt = if agent { None } else { Prompt::of(&entry.value) };
+            self.commanded |= prompt
+                .as_ref()
+                .is_some_and(|prompt| matches!(prompt.source, Source::Command | Source::Shell));
             out.push(Told { line: entry.into_decoded(when.0), prompt });
         }
         match role {
@@ -219,6 +224,7 @@ impl Window {
         out.push(told(turn.result(end, when)));
         self.calls.retain(|call| call.agent.is_some());
         self.announced = false;
+        self.commanded = false;
         if matches!(self.status, None | Some(Status::Idle)) {
             self.idle_at = None;
             self.say(SessionState::Idle, when, out);
@@ -258,23 +264,44 @@ impl Window {
 
     pub(super) fn due(&self) -> Option<u64> {
         let waits = self.turn.is_none() && self.status != Some(Status::Busy);
-        let since = match self.idle_at {
-            Some(idle_at) => idle_at.max(self.written_at),
-            None => self.waiting.first().filter(|_| waits)?.at,
+        let (since, long) = match self.idle_at {
+            Some(idle_at) if self.is_unanswered() => (idle_at, PATIENCE),
+            Some(idle_at) => (idle_at, SETTLE),
+            None => (self.waiting.first().filter(|_| waits)?.at, SETTLE),
         };
-        Some(since.saturating_add(SETTLE))
+        let since = if self.idle_at.is_some() { since.max(self.written_at) } else { since };
+        Some(since.saturating_add(long))
+    }
+
+    /// A turn was announced, and what was said in it is not on disk.
+    fn is_unanswered(&self) -> bool {
+        match &self.turn {
+            Some(turn) => !turn.is_answered(),
+            None => self.announced && self.waiting.is_empty() && !self.commanded,
+        }
     }
 
     /// A record of the log, of whatever stream: its time is the only one there is.
     pub(super) fn tick(&mut self, when: (u64, u64), out: &mut Vec<Told>) {
         if self.due().is_some_and(|due| due <= when.1) {
-            self.release(when, out);
-            self.idle_at = None;
-            self.close(End::Unmarked, when, out);
-            self.announced = false;
-            if matches!(self.status, None | Some(Status::Idle)) {
-                self.say(SessionState::Idle, when, out);
-            }
+            self.give_up(when, out);
+        }
+    }
+
+    pub(super) fn taken_back(&mut self, when: (u64, u64), out: &mut Vec<Told>) {
+        if self.idle_at.is_some() && self.is_unanswered() {
+            self.give_up(when, out);
+        }
+    }
+
+    fn give_up(&mut self, when: (u64, u64), out: &mut Vec<Told>) {
+        self.release(when, out);
+        self.idle_at = None;
+        self.close(End::Unmarked, when, out);
+        self.announced = false;
+        self.commanded = false;
+        if matches!(self.status, None | Some(Status::Idle)) {
+            self.say(SessionState::Idle, when, out);
         }
     }
 

@@ -6,7 +6,7 @@ use super::typing::{ENTER, type_line};
 use crate::decode::preview;
 use crate::permission::{Asked, input_hash, unusual};
 use crate::tail::Call;
-use castra_proto::permission::{Behavior, PermissionAnswer, PermissionKind};
+use castra_proto::permission::{Behavior, PermissionAnswer, PermissionKind, PermissionRequest};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -42,6 +42,31 @@ pub fn asked(id: &str, dialog: &Dialog, calls: &[Call]) -> Asked {
         unusual: odd,
         suggestions: Vec::new(),
     }
+}
+
+/// A screen that nobody knows, as a request that only somebody at the keyboard can answer.
+pub fn unknown_screen<R: AsRef<str>>(id: &str, rows: &[R], title: &str) -> Asked {
+    let mut rows: Vec<&str> = rows.iter().map(|row| row.as_ref().trim_end()).collect();
+    rows.truncate(rows.iter().rposition(|row| !row.is_empty()).map_or(0, |last| last + 1));
+    let input = json!({"screen": rows, "title": title});
+    Asked {
+        request_id: id.to_owned(),
+        kind: PermissionKind::Dialog,
+        tool: "terminal".to_owned(),
+        tool_use_id: None,
+        description: Some("claude shows a screen that castra does not know".to_owned()),
+        input_hash: input_hash(input.to_string().as_bytes()),
+        input,
+        unusual: vec!["castra presses no key here; attach to the session and answer there".to_owned()],
+        suggestions: Vec::new(),
+    }
+}
+
+/// Whether a request is one of [`unknown_screen`].
+pub fn is_unknown_screen(request: &PermissionRequest) -> bool {
+    request.kind == PermissionKind::Dialog
+        && request.tool == "terminal"
+        && request.input.get("screen").is_some()
 }
 
 fn matching<'c>(dialog: &Dialog, calls: &'c [Call]) -> Option<&'c Call> {

@@ -76,6 +76,8 @@ pub enum FirstRun {
 }
 
 const MARK: char = '❯';
+/// Rows of which a composer has at least as many where its upper rule is not in the window.
+const HIGH: usize = 8;
 
 /// Recognises the screen by its rows, top to bottom, and the window's title.
 ///
@@ -139,6 +141,11 @@ fn first_run(rows: &[&str]) -> Option<FirstRun> {
     marks.into_iter().find(|(one, other, _)| has(one) && has(other)).map(|(_, _, first)| first)
 }
 
+/// A rule of the composer: text in it is indented, however much it looks like one.
+fn is_edge(row: &str) -> bool {
+    row.starts_with(['─', '▔']) && is_rule(row)
+}
+
 /// A line across the window.
 fn is_rule(row: &str) -> bool {
     let row = row.trim();
@@ -147,20 +154,27 @@ fn is_rule(row: &str) -> bool {
 
 /// A rule that may hold a word at its end.
 fn is_upper_rule(row: &str) -> bool {
-    is_rule(row) || (row.starts_with("────") && row.chars().filter(|c| *c == '─').count() >= 10)
+    is_edge(row) || (row.starts_with("────") && row.chars().filter(|c| *c == '─').count() >= 10)
 }
 
-/// The composer between its two rules at the bottom, and whether a turn runs.
+/// The composer between its two rules at the bottom, and whether a turn runs. One that is higher than the window has
+/// its upper rule, and perhaps its mark, above it.
 fn composer(rows: &[&str]) -> Option<(Composer, bool)> {
-    let lower = rows.iter().rposition(|row| is_rule(row))?;
-    let upper = rows[..lower].iter().rposition(|row| is_upper_rule(row))?;
-    let lines = &rows[upper + 1..lower];
+    let lower = rows.iter().rposition(|row| is_edge(row))?;
+    let upper = rows[..lower].iter().rposition(|row| is_upper_rule(row));
+    let lines = &rows[upper.map_or(0, |upper| upper + 1)..lower];
     let footer = &rows[lower + 1..];
-    let (mark, shell) = match lines.first()?.chars().next()? {
-        MARK => (MARK, false),
-        '!' => ('!', true),
+    let (mark, shell) = match lines.first()?.chars().next() {
+        Some(MARK) => (MARK, false),
+        Some('!') => ('!', true),
+        _ if upper.is_none() => (MARK, false),
         _ => return None,
     };
+    let indented = |line: &&str| line.is_empty() || line.starts_with("  ");
+    let higher = upper.is_none();
+    if higher && (lines.len() < HIGH || footer.is_empty() || !lines[1..].iter().all(indented)) {
+        return None;
+    }
     // A list below the composer is the menu of commands or files, which takes the next Enter.
     if footer.len() > 3 || lines.iter().skip(1).any(|line| line.trim_start().starts_with(MARK)) {
         return None;
@@ -173,7 +187,14 @@ fn composer(rows: &[&str]) -> Option<(Composer, bool)> {
         "esc to interrupt",
         "for agents",
         "shell mode",
+        "No commands match",
+        "paste again to expand",
         "/effort",
+        "ctrl+g to edit",
+        // Behind a key that took something away: Ctrl-U, Esc, Ctrl-C.
+        "to paste deleted text",
+        "sc again to clear",
+        "trl-C again to exit",
     ];
     if !footer.is_empty() && !footer.iter().any(|row| known.iter().any(|words| row.contains(words))) {
         return None;

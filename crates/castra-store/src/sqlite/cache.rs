@@ -156,6 +156,9 @@ fn change(row: &mut SessionRow, commit: &Commit, now: &Current) {
                 if let Some(labels) = &update.labels {
                     row.labels.clone_from(labels);
                 }
+                if let Some(mode) = update.mode {
+                    row.mode = mode;
+                }
                 if update.cwd.is_some() {
                     row.cwd.clone_from(&update.cwd);
                 }

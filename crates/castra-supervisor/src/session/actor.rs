@@ -19,7 +19,7 @@ use castra_claude::launch::initialize_id;
 use castra_proto::shim::relay::RelayError;
 use castra_proto::spec::Mode;
 use castra_proto::{RunId, RunState, SessionId, SessionSpec, Timestamp};
-use castra_store::{Change, Commit, CommitError, RunUpdate, SessionUpdate};
+use castra_store::{Change, Commit, RunUpdate, SessionUpdate};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
@@ -39,44 +39,6 @@ const SOON_BYTES: usize = 16 << 10;
 const LAZY: Duration = Duration::from_millis(50);
 /// Acknowledge, at the latest, after this many bytes without an event (a flood of deltas).
 const QUIET_BYTES: usize = 8 << 20;
-
-/// Drives the newest run of a session to its end, or to the supervisor's. False: it failed, and may work
-/// when it is tried again.
-pub(crate) async fn drive(engine: &Arc<Engine>, id: SessionId) -> bool {
-    let mut closing = engine.closing.subscribe();
-    let driven = async {
-        match Actor::load(engine, id).await {
-            Ok(Some(mut actor)) => actor.live().await,
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        }
-    };
-    tokio::select! {
-        done = driven => match done {
-            Ok(()) => {
-                engine.troubles.over(id);
-                true
-            }
-            Err(Error::Commit(error @ CommitError::Fenced { .. })) => {
-                // Another server owns the session now.
-                warn!(session = %id, %error, "fenced");
-                true
-            }
-            Err(error) => {
-                // Once for each reason: it is tried again until it works.
-                if engine.troubles.failed(id, &error, now()) {
-                    warn!(session = %id, %error, "the session's actor failed; it is tried again");
-                }
-                false
-            }
-        },
-        // Dropped wherever it stands: the next one begins from the store.
-        _ = closing.wait_for(|closing| *closing) => {
-            debug!(session = %id, "let go");
-            true
-        }
-    }
-}
 
 pub(crate) struct Actor<'a> {
     pub engine: &'a Arc<Engine>,
@@ -138,7 +100,7 @@ pub(crate) struct Run {
 }
 
 impl<'a> Actor<'a> {
-    async fn load(engine: &'a Arc<Engine>, id: SessionId) -> Result<Option<Actor<'a>>> {
+    pub(crate) async fn load(engine: &'a Arc<Engine>, id: SessionId) -> Result<Option<Actor<'a>>> {
         let Some(row) = engine.store.session(id).await? else { return Ok(None) };
         let Some(run) = engine.store.run(id, row.newest_run).await? else { return Ok(None) };
         if run.state.is_final() {
@@ -185,7 +147,7 @@ impl<'a> Actor<'a> {
     }
 
     /// From wherever the run stands to its end.
-    async fn live(&mut self) -> Result<()> {
+    pub(crate) async fn live(&mut self) -> Result<()> {
         self.load_commands().await?;
         let mut reader = match self.come_up().await? {
             Some(reader) => reader,
@@ -238,7 +200,7 @@ impl<'a> Actor<'a> {
                     // What is uncommitted is decoded again: the log is the journal in front of the store.
                     self.begin_again().await?;
                     let from = self.run.hold.unwrap_or(self.run.cursor + 1).min(self.run.cursor + 1);
-                    let from = self.tty_begin().await?.unwrap_or(from);
+                    let from = self.tty_begin(from).await?;
                     self.replaying = from <= self.run.cursor;
                     writer.follow(from).await?;
                     failpoint!("joined");
@@ -306,12 +268,12 @@ impl<'a> Actor<'a> {
             if self.ending.is_some() {
                 return self.finish().await;
             }
+            self.tty_rest().await;
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let tty = self.tty.as_ref().and_then(Tty::next);
-        [self.lazy, tty, self.deadlines.next(&self.view)].into_iter().flatten().min()
+        [self.lazy, self.tty_next(), self.deadlines.next(&self.view)].into_iter().flatten().min()
     }
 
     /// Takes one message of the shim's and all that is there behind it, then commits once.
@@ -381,7 +343,7 @@ impl<'a> Actor<'a> {
             && self.lazy.is_none_or(|at| at > Instant::now())
     }
 
-    fn is_dirty(&self) -> bool {
+    pub(crate) fn is_dirty(&self) -> bool {
         !self.changes.is_empty() || self.added.changed
     }
 

@@ -2,10 +2,11 @@
 
 use super::actor::Actor;
 use super::deliver::{Choice, Now, choose};
+use super::line::message_line;
 use super::view::Effect;
 use crate::Result;
 use crate::engine::now;
-use castra_claude::input::{self, Content};
+use castra_claude::input;
 use castra_proto::api::{IfBusy, MessageState, SendMessage};
 use castra_proto::permission::PermissionAnswer;
 use castra_proto::session::ExitCause;
@@ -38,7 +39,7 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
-    fn is_writing(&self, id: Uuid) -> bool {
+    pub(crate) fn is_writing(&self, id: Uuid) -> bool {
         self.writing.contains(&id)
     }
 }
@@ -216,7 +217,10 @@ impl Actor<'_> {
         self.view.declines = declines.into_iter().filter(|(asked, _)| self.decline_id(asked) != id).collect();
         let message = MessageId(id);
         if self.commands.waiting.iter().any(|waiting| waiting.id == message) {
-            self.commands.waiting.retain(|waiting| waiting.id != message);
+            if let Some(at) = self.commands.waiting.iter().position(|waiting| waiting.id == message) {
+                let row = self.commands.waiting.remove(at);
+                self.command_entered(message, &row.body);
+            }
             self.view.in_flight = Some(super::view::InFlight { message, turn_began: false });
             self.change_message(MessageUpdate {
                 state: Some(MessageState::Written),
@@ -346,7 +350,7 @@ impl Actor<'_> {
         }));
     }
 
-    fn control_answered(&mut self, request_id: &str, result: Result<Value, String>) {
+    pub(crate) fn control_answered(&mut self, request_id: &str, result: Result<Value, String>) {
         let Some(command) = self.commands.open.iter().find(|open| open.id.to_string() == request_id).cloned()
         else {
             return;
@@ -433,18 +437,4 @@ impl Actor<'_> {
         self.commit().await?;
         self.load_commands().await
     }
-}
-
-/// The uuid that a message was written with.
-pub(crate) fn message_line_id(line: &Value) -> Option<Uuid> {
-    line["uuid"].as_str()?.parse().ok()
-}
-
-/// The stdin line of a message.
-pub(crate) fn message_line(id: MessageId, body: SendMessage) -> Vec<u8> {
-    let content = match (body.text, body.content) {
-        (_, Some(blocks)) => Content::Blocks(blocks),
-        (text, None) => Content::Text(text.unwrap_or_default()),
-    };
-    input::user(id.0, &content, body.context.as_deref(), body.priority)
 }

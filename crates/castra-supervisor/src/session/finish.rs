@@ -104,7 +104,7 @@ impl Actor<'_> {
     /// The run is over: one transaction says so, then the shim may go.
     pub(crate) async fn finish(&mut self) -> Result<()> {
         let Some(ending) = self.ending.clone() else { return Ok(()) };
-        self.tty_finish();
+        self.tty_finish().await;
         let mut torn = Vec::new();
         self.decoder.finish(&mut torn);
         for line in torn {
@@ -290,7 +290,7 @@ pub(crate) async fn afterwards(
     let Some(exit) = &view.exit else { return Ok(()) };
     if later_run(engine, id, view.run + 1).await?.is_some() {
         // A backup took the database's place: what came after this run is brought forward.
-        match crate::supervisor::lifecycle::begin_next_run(engine, id, RESTORED).await {
+        match crate::supervisor::lifecycle::begin_next_run(engine, id, RESTORED, None).await {
             Ok(_) | Err(Error::Commit(_)) => {}
             Err(error) => return Err(error),
         }
@@ -299,7 +299,7 @@ pub(crate) async fn afterwards(
         && view.results > view.resumed_at
     {
         // A run that gave no result since the last resume is not begun again: it would go on for ever.
-        match crate::supervisor::lifecycle::begin_next_run(engine, id, "castra:auto_resume").await {
+        match crate::supervisor::lifecycle::begin_next_run(engine, id, "castra:auto_resume", None).await {
             Ok(_) | Err(Error::Commit(_)) => {}
             Err(error) => return Err(error),
         }

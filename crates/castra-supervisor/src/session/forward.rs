@@ -3,8 +3,8 @@
 //! tokens, withdrawals.
 
 use super::actor::Actor;
-use super::commands::message_line_id;
 use super::finish::{is_missing, is_not_a_dir, run_dir};
+use super::line::message_line_id;
 use super::view::InFlight;
 use crate::Result;
 use crate::engine::Engine;

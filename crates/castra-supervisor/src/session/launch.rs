@@ -207,7 +207,10 @@ impl Actor<'_> {
         }
         let (mut pty, mut tails) = (None, Vec::new());
         if self.spec.mode == Mode::Terminal {
-            let only = (self.spec.home == Home::User).then_some(self.view.claude_session_id).flatten();
+            let only =
+                (self.spec.home == Home::User).then(|| self.view.claude_session_id.into_iter().collect());
+            // A newcomer's own home has none yet.
+            files.mkdir(At::dir("/", place.config_dir.trim_start_matches('/')), 0o700).await?;
             tails = super::tty::rules(&place.config_dir, project_name(&place.project_dir), only);
             pty = Some(Pty { rows: DEFAULT_SIZE.rows, cols: DEFAULT_SIZE.cols });
         }

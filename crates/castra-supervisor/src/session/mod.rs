@@ -3,11 +3,13 @@
 pub(crate) mod actor;
 pub(crate) mod commands;
 pub(crate) mod deliver;
+pub(crate) mod drive;
 pub(crate) mod finish;
 mod fixed;
 pub(crate) mod forward;
 pub(crate) mod hub;
 pub(crate) mod launch;
+pub(crate) mod line;
 pub(crate) mod records;
 pub(crate) mod screen;
 pub(crate) mod state;

@@ -1,13 +1,19 @@
 //! A session's terminal as its viewers share it: the model, who sits at it, what each is sent next, what they typed.
 //!
-//! The actor feeds it and never waits for a viewer; a viewer who falls behind is skipped forward to a fresh screen.
-//! What is typed goes to claude as it is, journalled by the shim: a keystroke is no command and has no row.
+//! The actor feeds it and never waits for a viewer, and viewers' bytes never wait for the model; a viewer who falls
+//! behind is skipped forward to a fresh screen. What is typed goes to claude as it is, journalled by the shim: a
+//! keystroke is no command and has no row.
 
-use crate::terminal::{DEFAULT_SIZE, Feed, Piece, Role, Scrollback, Seats, Size, Terminal, Wash};
+mod viewer;
+
+use crate::terminal::{DEFAULT_SIZE, Feed, Role, Seats, Size, Terminal};
 use bytes::Bytes;
+use castra_claude::terminal::screen::{Screen as Shown, screen as recognise};
+use castra_proto::RunId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+pub use viewer::View;
 
 /// What waits for one viewer, in bytes; then it gets a screen instead.
 const BEHIND: usize = 1 << 20;
@@ -19,27 +25,52 @@ const TYPED: usize = 4 << 20;
 pub(crate) enum Hand {
     Type(Bytes),
     Resize(Size),
+    /// The last viewer has left.
+    Left,
 }
 
 /// One terminal and all who look at it.
 #[derive(Default)]
 pub(crate) struct Screen {
-    // Held for the time that it takes to feed or to paint; never across an await.
-    shared: Mutex<Shared>,
+    // Std mutexes: held for the time that it takes to feed or to paint, never across an await. Whoever takes both
+    // takes the model first.
+    model: Mutex<Model>,
+    table: Mutex<Table>,
     /// Wakes the actor: somebody typed, or the size is another one.
     pub hands: Notify,
 }
 
 #[derive(Default)]
-struct Shared {
-    /// None: the session has had no terminal yet.
+struct Model {
+    /// None: nothing was shown to this daemon yet.
     terminal: Option<Terminal>,
-    live: bool,
+    run: Option<RunId>,
+    /// The first record of the run that it was not fed.
+    next: u64,
+    /// Pieces that it was fed.
+    fed: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    phase: Phase,
+    /// Pieces that viewers were given; the model has them a moment later.
+    pushed: u64,
     seats: Seats<u64>,
     viewers: BTreeMap<u64, Viewer>,
     last_viewer: u64,
     hands: VecDeque<Hand>,
     typed: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// No run has begun since this daemon did; one may.
+    #[default]
+    Before,
+    Live,
+    /// The newest run is over.
+    Over,
 }
 
 struct Viewer {
@@ -77,77 +108,131 @@ impl std::fmt::Debug for Screen {
     }
 }
 
-impl std::fmt::Debug for View {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "View({})", self.id)
-    }
-}
-
 impl Screen {
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run on a terminal is followed from its first record.
-    pub(crate) fn begin(&self) {
-        let mut shared = self.shared();
-        let size = shared.seats.size();
-        shared.terminal = Some(Terminal::new(DEFAULT_SIZE, Scrollback::default()));
-        shared.live = true;
-        for viewer in shared.viewers.values_mut() {
-            viewer.feed.resized();
-            viewer.wake.notify_one();
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first record of this run that is to be fed, if the model is this run's.
+    pub(crate) fn next_of(&self, run: RunId) -> Option<u64> {
+        let model = self.model();
+        (model.run == Some(run)).then_some(model.next)
+    }
+
+    /// A run is followed: from `terminal`, which lacks the records from `next` on, or from where the model stands.
+    pub(crate) fn begin(&self, run: RunId, from: Option<(Terminal, u64)>) {
+        let mut model = self.model();
+        let mut table = self.table();
+        if let Some((terminal, next)) = from {
+            *model = Model { terminal: Some(terminal), run: Some(run), next, fed: model.fed };
+            table.repaint();
         }
-        if size != DEFAULT_SIZE {
-            shared.hands.push_back(Hand::Resize(size));
+        table.phase = Phase::Live;
+        let now = model.terminal.as_ref().map_or(DEFAULT_SIZE, Terminal::size);
+        if let Some(wanted) = table.seats.found(now) {
+            table.hands.push_back(Hand::Resize(wanted));
             self.hands.notify_one();
         }
     }
 
-    /// The run is over: the screen stays to be looked at, nobody is sent more.
+    /// The newest run is over: its screen stays to be looked at, and nobody is sent more.
     pub(crate) fn end(&self) {
-        let mut shared = self.shared();
-        shared.live = false;
-        shared.hands.clear();
-        shared.typed = 0;
-        for viewer in shared.viewers.values() {
+        let mut table = self.table();
+        table.phase = Phase::Over;
+        table.hands.clear();
+        table.typed = 0;
+        for viewer in table.viewers.values() {
             viewer.wake.notify_one();
         }
     }
 
-    /// Bytes of the terminal, as the log has them.
-    pub(crate) fn feed(&self, bytes: &Bytes) {
-        let mut shared = self.shared();
-        for viewer in shared.viewers.values_mut() {
-            viewer.feed.push(bytes);
-            viewer.wake.notify_one();
+    pub(crate) fn is_blank(&self) -> bool {
+        self.model().terminal.is_none()
+    }
+
+    /// The last screen of a run that was over before this daemon began.
+    pub(crate) fn recall(&self, run: RunId, terminal: Terminal) {
+        let mut model = self.model();
+        if model.terminal.is_none() {
+            *model = Model { terminal: Some(terminal), run: Some(run), next: u64::MAX, fed: model.fed };
+            self.table().repaint();
         }
-        if let Some(terminal) = &mut shared.terminal {
-            terminal.feed(bytes);
+        drop(model);
+        self.end();
+    }
+
+    /// Bytes of the terminal, of record `seq`. What it was fed before is passed over.
+    pub(crate) fn feed(&self, seq: u64, bytes: &Bytes) {
+        if self.model().next > seq {
+            return;
+        }
+        // Viewers first: they are to have it before the model is done with it.
+        {
+            let mut table = self.table();
+            table.pushed += 1;
+            for viewer in table.viewers.values_mut() {
+                viewer.feed.push(bytes);
+                viewer.wake.notify_one();
+            }
+        }
+        {
+            let mut model = self.model();
+            model.fed += 1;
+            model.next = seq + 1;
+            if let Some(terminal) = &mut model.terminal {
+                terminal.feed(bytes);
+            }
+        }
+        // Who waits for a screen could not be painted one in between.
+        for viewer in self.table().viewers.values().filter(|viewer| viewer.feed.is_screen_due()) {
+            viewer.wake.notify_one();
         }
     }
 
-    /// The terminal has this size from here on.
-    pub(crate) fn resized(&self, size: Size) {
-        let mut shared = self.shared();
-        if let Some(terminal) = &mut shared.terminal {
+    /// The terminal has this size from record `seq` on.
+    pub(crate) fn resized(&self, seq: u64, size: Size) {
+        let mut model = self.model();
+        if model.next > seq {
+            return;
+        }
+        model.next = seq + 1;
+        // The same size again only says how late it is.
+        let other = model.terminal.as_ref().is_none_or(|terminal| terminal.size() != size);
+        if let Some(terminal) = model.terminal.as_mut().filter(|_| other) {
             terminal.resize(size);
         }
-        for viewer in shared.viewers.values_mut() {
-            viewer.feed.resized();
-            viewer.wake.notify_one();
+        let mut table = self.table();
+        // Drivers who want another one have said so behind this record.
+        let _ = table.seats.found(size);
+        if other {
+            table.repaint();
         }
     }
 
     /// What is to be done, oldest first.
     pub(crate) fn take_hands(&self) -> VecDeque<Hand> {
-        let mut shared = self.shared();
-        shared.typed = 0;
-        std::mem::take(&mut shared.hands)
+        let mut table = self.table();
+        table.typed = 0;
+        std::mem::take(&mut table.hands)
     }
 
     pub(crate) fn with<T>(&self, read: impl FnOnce(&mut Terminal) -> T) -> Option<T> {
-        self.shared().terminal.as_mut().map(read)
+        self.model().terminal.as_mut().map(read)
+    }
+
+    /// What claude shows.
+    pub(crate) fn look(&self) -> Shown {
+        self.with(|terminal| recognise(&terminal.screen_text(), terminal.title())).unwrap_or(Shown::Unknown)
+    }
+
+    /// The model as bytes, with the number of the first record that it lacks.
+    pub(crate) fn checkpoint(&self) -> Option<Vec<u8>> {
+        let model = self.model();
+        model.terminal.as_ref().map(|terminal| terminal.checkpoint(model.next))
     }
 
     pub(crate) fn picture(&self) -> Option<Picture> {
@@ -161,18 +246,18 @@ impl Screen {
     }
 
     fn hand(&self, hand: Hand) -> Result<(), TypeError> {
-        let mut shared = self.shared();
-        if !shared.live {
+        let mut table = self.table();
+        if table.phase != Phase::Live {
             return Err(TypeError::NoTerminal);
         }
         if let Hand::Type(bytes) = &hand {
-            if shared.typed + bytes.len() > TYPED {
+            if table.typed + bytes.len() > TYPED {
                 return Err(TypeError::Full);
             }
-            shared.typed += bytes.len();
+            table.typed += bytes.len();
         }
-        shared.hands.push_back(hand);
-        drop(shared);
+        table.hands.push_back(hand);
+        drop(table);
         self.hands.notify_one();
         Ok(())
     }
@@ -184,133 +269,49 @@ impl Screen {
 
     /// Sits down. A driver types and has a say in the size, once it has said its own.
     pub(crate) fn join(self: &Arc<Self>, role: Role) -> View {
-        let mut shared = self.shared();
-        shared.last_viewer += 1;
-        let id = shared.last_viewer;
+        let mut table = self.table();
+        table.last_viewer += 1;
+        let id = table.last_viewer;
         let wake = Arc::new(Notify::new());
-        shared.viewers.insert(id, Viewer { feed: Feed::new(BEHIND), wake: Arc::clone(&wake) });
-        shared.seats.join(id, role);
-        drop(shared);
-        View { screen: Arc::clone(self), id, wake, wash: Wash::new(false) }
+        table.viewers.insert(id, Viewer { feed: Feed::new(BEHIND), wake: Arc::clone(&wake) });
+        table.seats.join(id, role);
+        drop(table);
+        View::new(Arc::clone(self), id, wake)
     }
 }
 
-/// One viewer of a terminal. Leaving is dropping it, and touches nothing else.
-pub struct View {
-    screen: Arc<Screen>,
-    id: u64,
-    wake: Arc<Notify>,
-    wash: Wash,
-}
-
-impl View {
-    /// The next bytes for this viewer's terminal: a whole screen first, then what comes, and a whole screen again
-    /// whenever it was too slow or the size changed. None: the run is over.
-    pub async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            let woken = Arc::clone(&self.wake);
-            let woken = woken.notified();
-            {
-                let mut guard = self.screen.shared();
-                let shared = &mut *guard;
-                let viewer = shared.viewers.get_mut(&self.id)?;
-                match viewer.feed.take() {
-                    Some(Piece::Live(bytes)) => {
-                        let mut out = Vec::with_capacity(bytes.len());
-                        self.wash.feed(&bytes, &mut out);
-                        if !out.is_empty() {
-                            return Some(out.into());
-                        }
-                        continue;
-                    }
-                    Some(Piece::Screen) => {
-                        self.wash = Wash::new(false);
-                        let painted = shared.terminal.as_ref().map(Terminal::serialise).unwrap_or_default();
-                        let mut out = Feed::ABORT.to_vec();
-                        self.wash.feed(&painted, &mut out);
-                        return Some(out.into());
-                    }
-                    None if !shared.live => return None,
-                    None => {}
-                }
-            }
-            woken.await;
-        }
-    }
-
-    /// Keys, as a terminal sends them.
-    pub fn type_bytes(&self, bytes: Bytes) -> Result<(), TypeError> {
-        if !self.screen.shared().seats.may_type(&self.id) {
-            return Err(TypeError::ReadOnly);
-        }
-        self.screen.hand(Hand::Type(bytes))
-    }
-
-    /// This viewer's window has this size; 0 says nothing.
-    pub fn resize(&self, rows: u16, cols: u16) {
-        let changed = self.screen.shared().seats.resize(&self.id, rows, cols);
-        self.change(changed);
-    }
-
-    /// Wants nothing for now, or something again.
-    pub fn pause(&self, paused: bool) {
-        let mut shared = self.screen.shared();
-        if let Some(viewer) = shared.viewers.get_mut(&self.id) {
-            viewer.feed.pause(paused);
+impl Table {
+    /// Everybody gets a whole screen next.
+    fn repaint(&mut self) {
+        for viewer in self.viewers.values_mut() {
+            viewer.feed.resized();
             viewer.wake.notify_one();
         }
-    }
-
-    /// The title that claude gave, and the size that all share: what is drawn is drawn for it.
-    pub fn title_and_size(&self) -> (String, Size) {
-        let shared = self.screen.shared();
-        let of = shared.terminal.as_ref().map(|terminal| (terminal.title().to_owned(), terminal.size()));
-        of.unwrap_or_else(|| (String::new(), shared.seats.size()))
-    }
-
-    /// Returns when there may be something new after [`View::next`] had nothing more. Cancel safe.
-    pub async fn changed(&self) {
-        self.wake.notified().await;
-    }
-
-    fn change(&self, size: Option<Size>) {
-        if let Some(size) = size {
-            // Nobody to tell: the next run begins with it.
-            let _ = self.screen.hand(Hand::Resize(size));
-        }
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        let mut shared = self.screen.shared();
-        shared.viewers.remove(&self.id);
-        let changed = shared.seats.leave(&self.id);
-        drop(shared);
-        self.change(changed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::Scrollback;
 
     fn screen() -> Arc<Screen> {
         let screen = Arc::new(Screen::default());
-        screen.begin();
+        screen.begin(RunId::now(), Some((Terminal::new(DEFAULT_SIZE, Scrollback::default()), 1)));
         screen
     }
 
     #[tokio::test]
     async fn a_viewer_gets_the_screen_and_then_what_comes() {
         let screen = screen();
-        screen.feed(&Bytes::from_static(b"hello"));
+        screen.feed(1, &Bytes::from_static(b"hello"));
         let mut view = screen.join(Role::Reader);
         let painted = view.next().await.unwrap();
         let mut copy = Terminal::new(DEFAULT_SIZE, Scrollback::default());
         copy.feed(&painted);
         assert_eq!(copy.screen_text()[0], "hello");
-        screen.feed(&Bytes::from_static(b" world"));
+        screen.feed(1, &Bytes::from_static(b" what it has had"));
+        screen.feed(2, &Bytes::from_static(b" world"));
         assert_eq!(view.next().await.unwrap(), " world");
         assert_eq!(view.type_bytes("x".into()), Err(TypeError::ReadOnly));
         screen.end();
@@ -340,8 +341,8 @@ mod tests {
         let mut slow = screen.join(Role::Reader);
         slow.next().await.unwrap();
         let chunk = Bytes::from(vec![b'x'; 64 << 10]);
-        for _ in 0..100 {
-            screen.feed(&chunk);
+        for seq in 1..=100 {
+            screen.feed(seq, &chunk);
         }
         let next = slow.next().await.unwrap();
         assert!(next.starts_with(Feed::ABORT) && next.len() < BEHIND + (2 << 20), "a screen, not 6 MB of x");

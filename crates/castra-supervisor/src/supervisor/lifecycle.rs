@@ -9,10 +9,11 @@ use crate::session::forward::later_run;
 use crate::session::launch::Place;
 use crate::session::state::Cause;
 use crate::session::view::{Added, Origin};
-use crate::{Error, Result, shown};
-use castra_proto::api::{Fork, SendMessage};
+use crate::{Error, Result, redact, shown};
+use castra_proto::api::{Fork, Resume, SendMessage};
 use castra_proto::shim::relay::At;
-use castra_proto::{CommandId, ErrorCode, OwnKind, RunId, RunState, Session, SessionId};
+use castra_proto::spec::Mode;
+use castra_proto::{CommandId, ErrorCode, OwnKind, RunId, RunState, Session, SessionId, SessionSpec};
 use castra_store::{Change, CommandState, Commit, Guard, NewCommand, NewRun, RunUpdate, SessionUpdate};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -44,10 +45,11 @@ impl Supervisor {
         self.show(id).await
     }
 
-    /// Continues an ended or lost session in a new run.
+    /// Continues an ended or lost session in a new run, in the other mode if that is asked for.
     ///
-    /// Errors: `conflict` when it is alive, or somebody else was first.
-    pub async fn resume(&self, id: SessionId, caller: &Caller) -> Result<Session> {
+    /// Errors: `conflict` when it is alive, or somebody else was first; `invalid_request` when its spec has a field that
+    /// the other mode does not know.
+    pub async fn resume(&self, id: SessionId, resume: Resume, caller: &Caller) -> Result<Session> {
         let row = self.row(id).await?;
         if !row.state.is_final() {
             return Err(Error::with_hint(
@@ -56,7 +58,12 @@ impl Supervisor {
                 "it is alive: `castra send ID …` or `castra attach ID`",
             ));
         }
-        begin_next_run(&self.engine, id, &caller.by).await?;
+        let mode = resume.mode.filter(|mode| *mode != row.mode);
+        if let Some(mode) = mode {
+            let spec = in_mode(self.engine.spec(id, &row.spec).await?, mode);
+            self.check_spec(id, &spec).await?;
+        }
+        begin_next_run(&self.engine, id, &caller.by, mode).await?;
         self.show(id).await
     }
 
@@ -102,7 +109,7 @@ impl Supervisor {
 
     /// Forgets the conversation, as claude's own `/clear` does; the session goes on.
     pub async fn clear(&self, id: SessionId, caller: &Caller) -> Result<Session> {
-        let message = SendMessage { text: Some("/clear".into()), ..SendMessage::default() };
+        let message = SendMessage { command: Some("/clear".into()), ..SendMessage::default() };
         let accepted = self.send(id, message, None, caller).await?;
         self.wait(id, accepted.message_id, std::time::Duration::from_secs(60)).await?;
         self.show(id).await
@@ -184,8 +191,23 @@ impl Supervisor {
     }
 }
 
+/// A spec for the other mode: what only a terminal knows goes with it.
+fn in_mode(mut spec: SessionSpec, mode: Mode) -> SessionSpec {
+    spec.mode = mode;
+    if mode == Mode::Stream {
+        spec.tui = None;
+        spec.tmux = None;
+    }
+    spec
+}
+
 /// The next run of a session whose newest is over: exactly one caller wins.
-pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str) -> Result<u32> {
+pub(crate) async fn begin_next_run(
+    engine: &Arc<Engine>,
+    id: SessionId,
+    by: &str,
+    mode: Option<Mode>,
+) -> Result<u32> {
     let row = engine.store.session(id).await?.ok_or_else(|| Error::session_not_found(&id.to_string()))?;
     let mut view = shown::view(&row)?;
     let spec = engine.spec(id, &row.spec).await?;
@@ -205,8 +227,11 @@ pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str
     let at = now();
     view.begin_run(n, at);
     view.resumed_at = view.results;
-    let resumed =
-        view.event(at, OwnKind::Resumed, &json!({"claude_session_id": view.claude_session_id, "by": by}));
+    let resumed = view.event(
+        at,
+        OwnKind::Resumed,
+        &json!({"claude_session_id": view.claude_session_id, "mode": mode.unwrap_or(row.mode), "by": by}),
+    );
     let state = view.event(
         at,
         OwnKind::State,
@@ -228,7 +253,12 @@ pub(crate) async fn begin_next_run(engine: &Arc<Engine>, id: SessionId, by: &str
             meta: json!({}),
         }))
         .change(Change::Run(RunUpdate { n, state: Some(view.state), ..RunUpdate::default() }))
-        .change(Change::Session(SessionUpdate { view: Some(json_text(&view)?), ..SessionUpdate::default() }))
+        .change(Change::Session(SessionUpdate {
+            view: Some(json_text(&view)?),
+            mode,
+            spec: mode.map(|mode| json_text(&redact::split(&in_mode(spec, mode)).0)).transpose()?,
+            ..SessionUpdate::default()
+        }))
         .event(resumed)
         .event(state)
         .server_event("session_state", shown::brief(&view));

@@ -4,8 +4,9 @@ use super::start::hash;
 use super::{Caller, Supervisor};
 use crate::engine::{json_text, now};
 use crate::session::commands::WITHDRAW;
+use crate::session::tty::typed;
 use crate::{Error, Result, shown};
-use castra_claude::terminal::typing::type_text;
+use castra_claude::terminal::typing::type_command;
 use castra_proto::api::{IfBusy, Message, MessageAccepted, MessageState, SendMessage, TurnResult};
 use castra_proto::spec::Mode;
 use castra_proto::{ErrorCode, MessageId, OwnKind, SessionId};
@@ -154,14 +155,23 @@ impl Supervisor {
 
 fn check(message: &SendMessage) -> Result<()> {
     let refuse = |detail: &str, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
-    let bytes = match (&message.text, &message.content) {
-        (Some(text), None) if text.trim().is_empty() => {
+    let bytes = match (&message.text, &message.content, &message.command) {
+        (Some(text), None, None) if text.trim().is_empty() => {
             return refuse("the message is empty", "say something");
         }
-        (Some(text), None) => text.len(),
-        (None, Some(blocks)) if blocks.is_empty() => return refuse("the message is empty", "say something"),
-        (None, Some(blocks)) => blocks.iter().map(|block| block.to_string().len()).sum(),
-        _ => return refuse("a message has either `text` or `content`", "give one of the two"),
+        (Some(text), None, None) => text.len(),
+        (None, Some(blocks), None) if blocks.is_empty() => {
+            return refuse("the message is empty", "say something");
+        }
+        (None, Some(blocks), None) => blocks.iter().map(|block| block.to_string().len()).sum(),
+        (None, None, Some(_)) if message.context.is_some() => {
+            return refuse("a slash command has no context", "leave `context` out");
+        }
+        (None, None, Some(command)) => match type_command(command) {
+            Ok(_) => command.len(),
+            Err(error) => return refuse(&error.to_string(), "send anything else as `text`"),
+        },
+        _ => return refuse("a message has either `text`, `content` or `command`", "give one of the three"),
     };
     if bytes + message.context.as_ref().map_or(0, String::len) > MAX_MESSAGE {
         return Err(Error::with_hint(
@@ -179,15 +189,18 @@ fn check_typable(message: &SendMessage) -> Result<()> {
         let hint = "send text; a stream session takes pictures and other blocks";
         Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint))
     };
-    match &message.text {
-        None => refuse("a terminal takes text only".into()),
-        Some(text) => type_text(text).map(drop).or_else(|error| refuse(error.to_string())),
+    if message.content.is_some() {
+        return refuse("a terminal takes text only".into());
     }
+    typed(message).map(drop).or_else(|error| refuse(error.to_string()))
 }
 
 pub(crate) fn said(id: MessageId, message: &SendMessage, caller: &Caller) -> serde_json::Value {
     let mut said = json!({"message_id": id, "if_busy": message.if_busy, "by": caller.by});
-    if let Some(text) = &message.text {
+    if message.command.is_some() {
+        said["command"] = true.into();
+    }
+    if let Some(text) = message.text.as_ref().or(message.command.as_ref()) {
         let end = text.floor_char_boundary(EVENT_TEXT);
         said["text"] = text[..end].into();
         if end < text.len() {

@@ -5,7 +5,10 @@ use crate::engine::{Engine, now};
 use crate::session::commands::PERMISSION;
 use crate::session::view::View;
 use crate::{Error, Result, shown};
+use castra_claude::terminal::answer::{answer as by_keys, is_unknown_screen};
+use castra_claude::terminal::screen::Screen;
 use castra_proto::permission::{PermissionAnswer, PermissionRequest, PermissionState};
+use castra_proto::spec::Mode;
 use castra_proto::{CommandId, ErrorCode, OwnKind, SessionId};
 use castra_store::{Change, CommandState, Commit, NewCommand};
 use serde_json::json;
@@ -46,11 +49,39 @@ impl Supervisor {
                 "look at the request again and answer that",
             ));
         }
+        if row.mode == Mode::Terminal {
+            self.check_keys(id, &pending, &answer).await?;
+        }
         decide(&self.engine, id, request_id, &answer, &caller.by, &view).await?;
         crate::failpoint::failpoint!("answer.after");
         self.engine.drive(id);
         pending.state = PermissionState::Decided;
         Ok(pending)
+    }
+}
+
+impl Supervisor {
+    /// An answer that no key gives is refused before it counts.
+    async fn check_keys(
+        &self,
+        id: SessionId,
+        pending: &PermissionRequest,
+        answer: &PermissionAnswer,
+    ) -> Result<()> {
+        let refuse = |detail: String| {
+            let hint = format!("`castra attach {id}` shows it, or `castra screen` and `castra type`");
+            Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint))
+        };
+        if is_unknown_screen(pending) {
+            return refuse("castra presses no key into a screen that it does not know".into());
+        }
+        let shown = self.engine.hub(id).await?.screen.look();
+        match shown {
+            Screen::Dialog(dialog) => {
+                by_keys(&dialog, answer).map(drop).or_else(|error| refuse(error.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

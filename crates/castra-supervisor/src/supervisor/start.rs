@@ -8,7 +8,7 @@ use crate::session::launch::{Around, Place, context, demo, file_texts};
 use crate::session::view::{Origin, View};
 use crate::{Error, Result, redact};
 use castra_claude::launch::{Conversation, check};
-use castra_proto::api::Scope;
+use castra_proto::api::{Resume, Scope};
 use castra_proto::shim::relay::{At, EntryKind};
 use castra_proto::spec::{Home, PermissionMode, SandboxMode};
 use castra_proto::{ErrorCode, OwnKind, RunId, RunState, Session, SessionId, SessionSpec};
@@ -101,7 +101,7 @@ impl Supervisor {
             return Ok(None);
         };
         if self.row(id).await?.state.is_final() {
-            return self.resume(id, caller).await.map(Some);
+            return self.resume(id, Resume::default(), caller).await.map(Some);
         }
         self.show(id).await.map(Some)
     }
@@ -187,10 +187,21 @@ impl Supervisor {
         if let Some(credential) = &spec.credential {
             return Err(later("credential", credential));
         }
-        let place = Place::new(&engine.probe, plan.id, spec);
+        self.check_spec(plan.id, spec).await?;
+        if engine.config.claude.install == Install::Never {
+            // It will not be there later either.
+            engine.provision.resolve(engine.host.as_ref(), None).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a spec that claude could not be started with.
+    pub(crate) async fn check_spec(&self, id: SessionId, spec: &SessionSpec) -> Result<()> {
+        let engine = &self.engine;
+        let place = Place::new(&engine.probe, id, spec);
         let around = Around {
             claude: "claude".into(),
-            conversation: Conversation::New(plan.conversation),
+            conversation: Conversation::New(Uuid::nil()),
             run_id: RunId::now(),
             demo: demo(engine, spec).await?,
             file_texts: file_texts(engine, spec).await?,
@@ -198,10 +209,6 @@ impl Supervisor {
         };
         check(spec, &context(engine, &place, around))?;
         engine.confine(spec, &place).await?;
-        if engine.config.claude.install == Install::Never {
-            // It will not be there later either.
-            engine.provision.resolve(engine.host.as_ref(), None).await?;
-        }
         Ok(())
     }
 

@@ -5,7 +5,10 @@
 //! keys has the scope that answers permission requests; words alone are `send`'s, which types them as text.
 
 use super::{Caller, Supervisor};
+use crate::host::RunDir;
+use crate::session::hub::Hub;
 use crate::session::screen::{Picture, TypeError, View};
+use crate::session::tty::last_screen;
 use crate::terminal::Role;
 use crate::{Error, Result};
 use bytes::Bytes;
@@ -13,6 +16,7 @@ use castra_claude::terminal::keys;
 use castra_proto::api::Scope;
 use castra_proto::spec::Mode;
 use castra_proto::{ErrorCode, SessionId};
+use std::sync::Arc;
 
 /// Whoever types keys needs it.
 const KEYS: Scope = Scope::Approve;
@@ -42,15 +46,13 @@ impl Supervisor {
         if role == Role::Driver {
             caller.may_type()?;
         }
-        self.has_terminal(id).await?;
-        Ok(self.engine.hub(id).await?.screen.join(role))
+        Ok(self.hub_of_terminal(id).await?.screen.join(role))
     }
 
     /// The screen now. Errors: `invalid_request` for a session in stream mode, `conflict` before the first run has
     /// shown anything to this server.
     pub async fn screen(&self, id: SessionId) -> Result<Picture> {
-        self.has_terminal(id).await?;
-        self.engine.hub(id).await?.screen.picture().ok_or_else(no_screen)
+        self.hub_of_terminal(id).await?.screen.picture().ok_or_else(no_screen)
     }
 
     /// Types keys by name, and other words as they are. Errors: `invalid_request` for a word that looks like a key
@@ -58,8 +60,7 @@ impl Supervisor {
     /// when claude does not read.
     pub async fn type_keys(&self, id: SessionId, words: &[String], caller: &Caller) -> Result<()> {
         caller.may_type()?;
-        self.has_terminal(id).await?;
-        let hub = self.engine.hub(id).await?;
+        let hub = self.hub_of_terminal(id).await?;
         let modes =
             hub.screen.with(|terminal| keys::Modes { application_cursor: terminal.is_application_cursor() });
         let words = words.iter().map(String::as_str);
@@ -73,9 +74,21 @@ impl Supervisor {
         hub.screen.type_bytes(Bytes::from(bytes)).map_err(refused)
     }
 
-    async fn has_terminal(&self, id: SessionId) -> Result<()> {
-        match self.row(id).await?.mode {
-            Mode::Terminal => Ok(()),
+    /// The hub of a session on a terminal, with its last screen if its runs were over before this server began.
+    async fn hub_of_terminal(&self, id: SessionId) -> Result<Arc<Hub>> {
+        let row = self.row(id).await?;
+        match row.mode {
+            Mode::Terminal => {
+                let hub = self.engine.hub(id).await?;
+                if row.state.is_final()
+                    && hub.screen.is_blank()
+                    && let Some(run) = self.engine.store.run(id, row.newest_run).await?
+                    && let Some(terminal) = last_screen(&self.engine, &RunDir(run.dir)).await
+                {
+                    hub.screen.recall(run.id, terminal);
+                }
+                Ok(hub)
+            }
             Mode::Stream => Err(Error::with_hint(
                 ErrorCode::InvalidRequest,
                 "the session is in stream mode and has no terminal",

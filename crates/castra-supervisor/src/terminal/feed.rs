@@ -59,6 +59,11 @@ impl Feed {
         self.screen = true;
     }
 
+    /// Whether [`Feed::take`] would say [`Piece::Screen`].
+    pub fn is_screen_due(&self) -> bool {
+        self.screen && !self.paused
+    }
+
     /// What to send when the viewer can take something; `None` while there is nothing or it asked to wait.
     pub fn take(&mut self) -> Option<Piece> {
         if self.paused {

@@ -72,6 +72,12 @@ impl<K: Ord> Seats<K> {
         self.size
     }
 
+    /// The terminal has this size, whoever gave it. Another one, if those who drive want it.
+    pub fn found(&mut self, size: Size) -> Option<Size> {
+        self.size = size;
+        self.settle()
+    }
+
     fn settle(&mut self) -> Option<Size> {
         let drivers = self.seats.values().filter(|(role, _)| *role == Role::Driver);
         let least = drivers

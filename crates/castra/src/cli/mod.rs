@@ -100,7 +100,7 @@ enum Command {
     /// Stop a session's claude; `resume` continues later
     Stop(sessions::ManyArgs),
     /// Continue an ended session, or adopt one of claude's own conversations
-    Resume(sessions::OneArg),
+    Resume(sessions::ResumeArgs),
     /// A new session with the same history
     Fork(sessions::ForkArgs),
     /// Begin a new conversation in the same session

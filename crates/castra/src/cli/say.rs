@@ -22,6 +22,9 @@ pub(super) struct SendArgs {
     id: String,
     /// What to say; `-` reads it from stdin
     text: String,
+    /// TEXT is a slash command: run it. To a terminal session any other text that begins with `/` is text
+    #[arg(long, conflicts_with = "context")]
+    command: bool,
     /// Wait for the answer and print it; with SECONDS at most so long
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
     wait: Option<u64>,
@@ -84,7 +87,8 @@ pub(super) async fn send(args: SendArgs, ctx: Ctx) -> Result<(), Failure> {
         None => None,
     };
     let message = SendMessage {
-        text: Some(text),
+        text: (!args.command).then(|| text.clone()),
+        command: args.command.then_some(text),
         content: None,
         context,
         if_busy: args.if_busy,

@@ -4,8 +4,9 @@ use super::Ctx;
 use super::escape::one_line;
 use super::failure::Failure;
 use super::out::Style;
-use castra_proto::api::{Fork, TranscriptInfo};
+use castra_proto::api::{Fork, Resume, TranscriptInfo};
 use castra_proto::session::Trouble;
+use castra_proto::spec::Mode;
 use castra_proto::{ErrorCode, Session, SessionSpec, Timestamp};
 use clap::Args;
 use serde_json::json;
@@ -15,6 +16,15 @@ use std::path::PathBuf;
 pub(super) struct OneArg {
     /// Session: id, unique prefix, or name
     pub(super) id: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ResumeArgs {
+    /// Session: id, unique prefix, or name; or the id of one of claude's own conversations
+    id: String,
+    /// From now on as a stream, or on a terminal
+    #[arg(long, value_name = "stream|terminal", value_parser = super::spec::mode)]
+    mode: Option<Mode>,
 }
 
 #[derive(Args, Debug)]
@@ -181,9 +191,9 @@ pub(super) async fn act(ids: &[String], verb: &str, ctx: Ctx) -> Result<(), Fail
 }
 
 /// A session of castra's, else one of claude's own conversations, which is adopted.
-pub(super) async fn resume(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn resume(args: ResumeArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
-    let session = match client.act(&args.id, "resume").await {
+    let session = match client.resume(&args.id, &Resume { mode: args.mode }).await {
         Ok(session) => session,
         Err(error)
             if error.problem().is_some_and(|problem| {
@@ -194,7 +204,8 @@ pub(super) async fn resume(args: OneArg, ctx: Ctx) -> Result<(), Failure> {
                 Ok(id) => id,
                 Err(_) => return Err(error.into()),
             };
-            let session = client.adopt(&id.to_string(), &SessionSpec::default()).await?;
+            let spec = SessionSpec { mode: args.mode.unwrap_or_default(), ..SessionSpec::default() };
+            let session = client.adopt(&id.to_string(), &spec).await?;
             ctx.out.note(&ctx.out.paint(Style::Dim, "adopted one of claude's own conversations"));
             session
         }

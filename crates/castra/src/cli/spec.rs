@@ -149,7 +149,7 @@ fn permission_mode(text: &str) -> Result<PermissionMode, String> {
     })
 }
 
-fn mode(text: &str) -> Result<Mode, &'static str> {
+pub(super) fn mode(text: &str) -> Result<Mode, &'static str> {
     match text {
         "stream" => Ok(Mode::Stream),
         "terminal" => Ok(Mode::Terminal),

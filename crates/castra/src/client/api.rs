@@ -135,7 +135,11 @@ impl Client {
         self.read(Call::post(path).json(answer)?).await
     }
 
-    /// `interrupt`, `stop`, `resume` or `clear`: the session after it.
+    pub async fn resume(&self, session: &str, resume: &Resume) -> Result<Session, Error> {
+        self.read(Call::post(session_path(session, "/resume")).json(resume)?).await
+    }
+
+    /// `interrupt`, `stop` or `clear`: the session after it.
     pub async fn act(&self, session: &str, verb: &str) -> Result<Session, Error> {
         self.read(Call::post(session_path(session, &format!("/{verb}")))).await
     }

@@ -44,3 +44,18 @@ fn a_dialog_of_claude_s_own_is_no_turn() {
     assert_eq!((log.tail.waiting_for(), log.tail.hold()), (None, None));
     assert_eq!(log.told[0].line.fact, Fact::SessionState(SessionState::RequiresAction));
 }
+
+#[test]
+fn a_turn_that_was_taken_back_is_over_when_the_screen_says_so() {
+    let mut log = Log::run(&[Step::Status(Status::Busy)]);
+    log.tail.taken_back(1, log.at, &mut log.told);
+    assert_eq!(log.names(), ["running"], "claude is busy");
+    log.step(&Step::Status(Status::Idle));
+    log.step(&Step::Later(PATIENCE - 1));
+    assert_eq!(log.names(), ["running"], "its records may be late");
+    log.tail.taken_back(3, log.at, &mut log.told);
+    assert_eq!(log.names(), ["running", "idle"]);
+    assert_eq!((log.tail.hold(), log.tail.due()), (None, None));
+    log.tail.taken_back(4, log.at, &mut log.told);
+    assert_eq!(log.names(), ["running", "idle"]);
+}

@@ -26,6 +26,21 @@ fn a_composer_is_between_two_rules_above_a_known_footer() {
             Screen::Busy(Composer { text: String::new(), shell: false }),
         ),
         ("----\n!\n----\n  ! for shell mode", Screen::Prompt(Composer { text: String::new(), shell: true })),
+        (
+            "----\n❯ [Pasted text #1 +12 lines]\n----\n  paste again to expand",
+            prompt("[Pasted text #1 +12 lines]"),
+        ),
+        ("----\n❯ one\n  two\n----\n   Ctrl+Y to paste deleted text", prompt("one\ntwo")),
+        // What looks like a rule in its text is indented.
+        ("----\n❯ a\n  ----\n  b\n----\n  ? for shortcuts", prompt(&format!("a\n{RULE}\nb"))),
+        // Higher than the window.
+        ("  1\n  2\n\n  4\n  5\n  6\n  7\n  8\n----\n  ⏸ manual mode on", prompt("1\n2\n\n4\n5\n6\n7\n8")),
+        (
+            "❯ 1\n  2\n  3\n  4\n  5\n  6\n  7\n  8\n----\n  ⏸ manual mode on",
+            prompt("1\n2\n3\n4\n5\n6\n7\n8"),
+        ),
+        ("  1\n● said\n  3\n  4\n  5\n  6\n  7\n  8\n----\n  ⏸ manual mode on", Screen::Unknown),
+        ("  1\n  2\n  3\n  4\n  5\n  6\n  7\n  8\n----", Screen::Unknown),
         // A menu below the composer takes Enter for a choice.
         ("----\n❯ /mo\n----\n  /model   Set it\n  /mode\n  /mobile\n  /more", Screen::Unknown),
         ("----\n❯ @a\n----\n  + a.txt", Screen::Unknown),

@@ -66,6 +66,34 @@ fn long_texts_are_pasted_in_parts_that_are_not_folded() {
     }
 }
 
+#[test]
+fn a_text_stands_when_its_end_is_seen() {
+    let long: String = (0..2500).map(|n| format!("{n:04} {}\n", "x".repeat(75))).collect();
+    let tail = |from: usize, to: usize| -> String {
+        (from..to).map(|n| format!("{n:04} {}\n", "x".repeat(75))).collect()
+    };
+    for (composer, text, expected) in [
+        ("hello", "hello", Some(true)),
+        ("  hello", "  hello \n", Some(true)),
+        ("", "hello", Some(false)),
+        ("hel", "hello", Some(false)),
+        ("what was there hello", "hello", Some(true)),
+        ("a wrapped\nline of it", "a wrapped line of it", Some(true)),
+        ("[Pasted text #1 +12 lines]", "/clear", Some(true)),
+        ("[Pasted text #3]", " exit", Some(true)),
+        ("/clear", "/clear", Some(false)),
+        ("\u{200b}/clear", "\u{200b}/clear", Some(false)),
+        ("漢字 한글", "漢字 한글", Some(true)),
+        ("é 😀 x", "e\u{301} 👩‍👩‍👧‍👦 x", Some(true)),
+        ("😀", "👩‍👩‍👧‍👦", None),
+        ("?", "?", None),
+        (&tail(2455, 2500), &long, Some(true)),
+        (&tail(2185, 2230), &long, Some(false)),
+    ] {
+        assert_eq!(stands(composer, text), expected, "{composer:?} {text:?}");
+    }
+}
+
 /// `(sent, recorded by 2.1.197, recorded by 2.1.329)`, as measured.
 #[test]
 fn recorded_prompts_are_known_again() {

@@ -113,7 +113,7 @@ fn session(
     current: &mut Current,
     update: &SessionUpdate,
 ) -> Result<(), StoreError> {
-    let SessionUpdate { state, view, offers, name, labels, cwd, spec, spec_secrets, owner } = update;
+    let SessionUpdate { state, view, offers, name, labels, cwd, spec, spec_secrets, owner, mode } = update;
     if let Some(state) = state {
         current.state = *state;
     }
@@ -123,17 +123,18 @@ fn session(
     if let Some(offers) = offers {
         script.say("UPDATE views SET offers = ? WHERE session_no = ?").bind(offers.clone()).bind(current.no);
     }
-    if name.is_some() || labels.is_some() || cwd.is_some() || owner.is_some() {
+    if name.is_some() || labels.is_some() || cwd.is_some() || owner.is_some() || mode.is_some() {
         script
             .say(
                 "UPDATE sessions SET name = CASE WHEN ? THEN ? ELSE name END, labels = coalesce(?, labels),
-                 cwd = coalesce(?, cwd), owner = coalesce(?, owner) WHERE no = ?",
+                 cwd = coalesce(?, cwd), owner = coalesce(?, owner), mode = coalesce(?, mode) WHERE no = ?",
             )
             .bind(name.is_some())
             .bind(name.clone().flatten())
             .bind(labels.as_ref().map(json))
             .bind(cwd.clone())
             .bind(owner.clone())
+            .bind(mode.map(mode_name))
             .bind(current.no);
     }
     if spec.is_some() || spec_secrets.is_some() {

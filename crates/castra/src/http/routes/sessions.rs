@@ -8,7 +8,7 @@ use crate::http::refusal::{Answer, Refusal};
 use axum::Json;
 use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
-use castra_proto::api::{Control, ControlAnswer, Fork, Page, SessionPatch};
+use castra_proto::api::{Control, ControlAnswer, Fork, Page, Resume, SessionPatch};
 use castra_proto::{ErrorCode, Session, SessionSpec};
 use castra_supervisor::ListFilter;
 use serde::Deserialize;
@@ -162,14 +162,14 @@ async fn stop(State(api): State<Api>, grant: Grant, Target(id): Target, _: Nothi
 
 /// Resume a session whose run has ended or was lost.
 #[utoipa::path(post, path = "/sessions/{id}/resume", tag = "sessions", security(("token" = ["drive"])),
-    responses((status = 200, description = "The session, with its new run", body = Session)))]
+    request_body = Option<Resume>, responses((status = 200, description = "The session, with its new run", body = Session)))]
 async fn resume(
     State(api): State<Api>,
     grant: Grant,
     Target(id): Target,
-    _: Nothing,
+    Optional(resume): Optional<Resume>,
 ) -> Answer<Json<Session>> {
-    Ok(Json(api.command(async move |supervisor| supervisor.resume(id, &grant.caller).await).await?))
+    Ok(Json(api.command(async move |supervisor| supervisor.resume(id, resume, &grant.caller).await).await?))
 }
 
 /// Fork a session.
