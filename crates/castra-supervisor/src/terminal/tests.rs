@@ -111,7 +111,8 @@ fn a_client_that_has_the_history_needs_the_screen_only() {
 fn a_window_of_another_size_shows_what_fits() {
     let t = fed(4, 8, "\x1b[1mabcdefgh\x1b[m\x1b[2;1Hxé界y\r\nlast\x1b[?2004h");
     // Rows, columns, and what a window that was full of something else shows then.
-    let table: [(u16, u16, &[&str], (u16, u16)); 5] = [
+    type Case = (u16, u16, &'static [&'static str], (u16, u16));
+    let table: [Case; 5] = [
         (4, 8, &["abcdefgh", "xé界y", "last", ""], (4, 2)),
         (6, 12, &["abcdefgh", "xé界y", "last", "", "", ""], (4, 2)),
         (4, 3, &["abc", "xé", "las", ""], (2, 2)),
