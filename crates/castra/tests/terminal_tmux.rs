@@ -36,6 +36,14 @@ fn shows(session: &Session, text: &str) -> bool {
     screen.rows.iter().any(|row| row.contains(text))
 }
 
+/// Waits until claude has drawn itself for this window: who types while it takes up a new size may see both mixed.
+fn settled(terminal: &Terminal<'_>) {
+    let is_rule = |row: &&str| !row.is_empty() && row.chars().all(|c| c == '─');
+    terminal.until_some("one composer, drawn for this width", |screen| {
+        (screen.lines().filter(is_rule).count() == 2).then_some(())
+    });
+}
+
 fn listed(world: &World) -> String {
     let output = default_tmux(world, &["list-sessions", "-F", "#{session_name} #{session_attached}"]);
     String::from_utf8(output.stdout).unwrap()
@@ -63,6 +71,7 @@ fn people_in_tmux_share_one_session_and_end_nothing() {
             terminal.until("❯");
         }
         assert_eq!(listed(world), "view 2\n");
+        settled(&one);
         one.keys(&["said by one", "Enter"]);
         two.until("You said: said by one");
         // Castra's own key is none in there: the view is everybody's.
@@ -150,7 +159,9 @@ fn a_token_is_handed_over_and_seen_by_nobody() {
     first(|world, daemon| {
         let session = daemon.session(json!({"mode": "terminal", "name": "tui"}));
         session.wait_idle();
-        let token = world.cli(["token", "create", "--scope", "approve"]).ok().trim().to_owned();
+        let created = world.cli(["token", "create", "--scope", "approve", "--json"]).json();
+        let text = |name: &str| created[name].as_str().unwrap().to_owned();
+        let (id, token) = (text("id"), text("token"));
         let temporary = world.root().join("tmp");
         std::fs::create_dir(&temporary).unwrap();
         let made = world
@@ -163,6 +174,7 @@ fn a_token_is_handed_over_and_seen_by_nobody() {
         assert_eq!(made.code, 0, "{made:?}");
         let person = Terminal::run(world, "person", (30, 100), "tmux attach -t view");
         person.until("❯");
+        settled(&person);
         person.keys(&["over the net", "Enter"]);
         person.until("You said: over the net");
         assert_eq!(castra_testkit::proc::mentioning(&token), [], "in no argument and in no environment");
@@ -172,5 +184,13 @@ fn a_token_is_handed_over_and_seen_by_nobody() {
             assert!(!String::from_utf8(said).unwrap().contains(&token));
         }
         assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "the file was read and removed");
+
+        // Revoked: the window says so, and waits until that has been read.
+        world.cli(["token", "rm", id.as_str()]).ok();
+        person.until("the token has ended");
+        person.until("Enter closes this window");
+        // The first one may still go to what has just ended.
+        person.keys(&["Enter", "Enter"]);
+        until_tmux_session(world, "view", false);
     });
 }

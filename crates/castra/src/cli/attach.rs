@@ -41,9 +41,26 @@ pub(super) struct AttachArgs {
     /// Read CASTRA_TOKEN from this file, and remove it
     #[arg(long, value_name = "FILE", hide = true)]
     token_from: Option<PathBuf>,
+    /// After a failure, stay until somebody has read it
+    #[arg(long, hide = true)]
+    hold: bool,
 }
 
-pub(super) async fn attach(args: AttachArgs, mut ctx: Ctx) -> Result<(), Failure> {
+pub(super) async fn attach(args: AttachArgs, ctx: Ctx) -> Result<(), Failure> {
+    let (hold, out) = (args.hold, ctx.out.clone());
+    let Err(failure) = show(args, ctx).await else { return Ok(()) };
+    if hold && failure.message.is_some() {
+        // A window of its own ends with its program. tmux would keep it (`remain-on-exit failed`), and now and then
+        // keeps what has not failed, too.
+        super::tell(&failure, &out);
+        out.hint("Enter closes this window");
+        Lines::of_stdin()?.next().await;
+        return Err(Failure::silent(failure.exit));
+    }
+    Err(failure)
+}
+
+async fn show(args: AttachArgs, mut ctx: Ctx) -> Result<(), Failure> {
     if let Some(path) = &args.token_from {
         ctx.token = Some(tmux::receive(path)?);
     }

@@ -41,7 +41,7 @@ pub(super) fn make(ctx: &Ctx, name: &TmuxName, session: &Session, read_only: boo
     }
     let token = hand_over(ctx)?;
     // tmux has keys of its own to leave by; a person's Ctrl-\ must not end it for the others.
-    let mut args = vec!["--detach-key".to_owned(), "none".to_owned()];
+    let mut args = vec!["--hold".to_owned(), "--detach-key".to_owned(), "none".to_owned()];
     args.extend(read_only.then(|| "--read-only".to_owned()));
     if let Some(path) = &token {
         args.extend(["--token-from".to_owned(), path.display().to_string()]);

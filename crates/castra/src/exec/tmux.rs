@@ -107,8 +107,6 @@ pub fn start(view: &NewView<'_>) -> Result<bool, Error> {
     arguments.extend(["set-option", "-t", &pane, MARK, view.session].map(String::from));
     let output = run(&arguments)?;
     if output.status.success() {
-        // What went wrong stays to be read. tmux before 3.2 cannot; then it is in nobody's way.
-        let _ = run(&["set-option", "-w", "-t", &pane, "remain-on-exit", "failed"]);
         return Ok(true);
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
