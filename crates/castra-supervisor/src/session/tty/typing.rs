@@ -117,10 +117,16 @@ impl Actor<'_> {
         let Some(in_flight) = &self.view.in_flight else { return Ok(()) };
         let message = in_flight.message;
         let Some(row) = self.engine.store.message(self.id, message).await? else { return Ok(()) };
-        if let (Some((typed, text, is_command)), Some(tty)) = (read(&row.body), &mut self.tty) {
-            tty.sent = Some((message.0, text.clone()));
-            let since = Instant::now();
-            let step = Step::Entered;
+        self.entered(message, &row.body);
+        Ok(())
+    }
+
+    /// A message's Enter is in the log: from now on the transcript may tell of it.
+    pub(crate) fn entered(&mut self, message: MessageId, body: &str) {
+        let (Some((typed, text, is_command)), Some(tty)) = (read(body), &mut self.tty) else { return };
+        tty.sent = Some((message.0, text.clone()));
+        if tty.typing.as_ref().is_none_or(|typing| typing.message != message) {
+            let (step, since) = (Step::Entered, Instant::now());
             tty.typing = Some(Typing {
                 message,
                 typed,
@@ -133,7 +139,10 @@ impl Actor<'_> {
                 cursor: None,
             });
         }
-        Ok(())
+        let known = self.view.terminal.command.as_ref().is_some_and(|open| open.message == message);
+        if is_command && !known {
+            self.view.terminal.command = Some(OpenCommand { message, output: String::new() });
+        }
     }
 
     /// Begins to type a message, if the composer is there for it.
@@ -284,7 +293,7 @@ impl Actor<'_> {
             || self.commands.is_writing(typing.message.0);
         if !open {
             // A blank may have been typed in vain, and it cannot be seen.
-            tty.unsure |= typing.enters > 0;
+            tty.unsure |= typing.enters > 0 || typing.step == Step::Probed;
             tty.typing = None;
             tty.sent = None;
             tty.vain = None;
@@ -341,14 +350,6 @@ impl Actor<'_> {
         }
         if matches!(told.line.fact, Fact::Result(_)) {
             self.view.terminal.command = None;
-        }
-    }
-
-    /// A slash command was entered.
-    pub(crate) fn command_entered(&mut self, message: MessageId, body: &str) {
-        let is_command = self.tty.is_some() && read(body).is_some_and(|(_, _, is_command)| is_command);
-        if is_command {
-            self.view.terminal.command = Some(OpenCommand { message, output: String::new() });
         }
     }
 
