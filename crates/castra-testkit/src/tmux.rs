@@ -18,8 +18,10 @@ impl<'w> Terminal<'w> {
         let (rows, cols) = (rows.to_string(), cols.to_string());
         let program = world.program().display().to_string();
         let mut command = tmux(world, "people");
+        // A server that has no session for a moment stays.
+        command.args(["-f", "/dev/null", "start-server", ";", "set-option", "-g", "exit-empty", "off", ";"]);
         // Its own tmux is another one than ours.
-        command.args(["-f", "/dev/null", "new-session", "-d", "-s", name, "-x", &cols, "-y", &rows]);
+        command.args(["new-session", "-d", "-s", name, "-x", &cols, "-y", &rows]);
         command.args([
             "-e",
             &format!("CASTRA={program}"),

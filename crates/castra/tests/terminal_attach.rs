@@ -46,6 +46,16 @@ fn until_size(session: &Session, rows: u16, cols: u16) {
     wait_until(&format!("a terminal of {cols}x{rows}"), || screen(session).size == wanted, DEADLINE);
 }
 
+/// What stands in claude's composer.
+fn composed(rows: &[String]) -> Option<&str> {
+    let last = rows.iter().rev().find_map(|row| row.strip_prefix('❯'));
+    last.map(str::trim)
+}
+
+fn until_composed(session: &Session, text: &str) {
+    wait_until(text, || composed(&screen(session).rows) == Some(text), DEADLINE);
+}
+
 fn until_answered(session: &Session, text: &str) {
     let answer = format!("You said: {text}");
     let said = |screen: &Screen| screen.rows.iter().any(|row| row.contains(&answer));
@@ -81,16 +91,11 @@ fn looked_at(cli: &Cli, world: &World, session: &Session) {
     terminal.until("You said: hello 漢字 there");
     terminal.resize(22, 80);
     until_size(session, 22, 80);
-    let shown = wait_for(
-        "the same on both sides",
-        || {
-            let rows: Vec<String> = screen(session).rows;
-            let theirs: Vec<String> =
-                terminal.screen().lines().map(|row| row.trim_end().to_owned()).collect();
-            (rows == theirs).then_some(rows)
-        },
-        DEADLINE,
-    );
+    let shown = terminal.until_some("what the daemon has", |theirs| {
+        let rows = screen(session).rows;
+        let theirs: Vec<String> = theirs.lines().map(|row| row.trim_end().to_owned()).collect();
+        (rows == theirs).then_some(rows)
+    });
     assert!(shown.iter().any(|row| row.starts_with('❯')), "{cli}: {shown:#?}");
 
     terminal.keys(&["C-\\"]);
@@ -107,7 +112,7 @@ fn looked_at(cli: &Cli, world: &World, session: &Session) {
     assert_eq!(read("after"), read("before"), "{cli}: the terminal's modes");
     let modes = terminal.tells(MODES);
     assert!(modes.starts_with("0 1 0 0 0 0 ") && !modes.contains("Claude"), "{cli}: {modes}");
-    assert_eq!(session.show().state, RunState::Idle, "{cli}: nobody's leaving touches it");
+    session.wait_idle();
 }
 
 #[test]
@@ -144,15 +149,15 @@ fn keys_need_the_scope_that_permissions_need() {
         let refused: Problem = daemon.http_as(&drive).post(&session.path("/keys"), &keys).expect(403);
         assert_eq!(refused.code, castra_proto::ErrorCode::Forbidden);
         assert_eq!(daemon.http_as(&token("approve")).post(&session.path("/keys"), &keys).status, 204);
-        wait_until("an x", || screen(&session).rows.iter().any(|row| row.starts_with("❯ x")), DEADLINE);
+        until_composed(&session, "x");
 
         let url = format!("http://{}", daemon.addr());
         let script = format!("export CASTRA_URL={url} CASTRA_TOKEN={drive}; \"$CASTRA\" attach tui");
         let person = Terminal::run(world, "person", (40, 100), &script);
-        person.until("❯ x");
+        person.until("❯\u{a0}x");
         person.keys(&["y"]);
         person.until("keys need the scope `approve`");
-        assert!(!screen(&session).rows.iter().any(|row| row.contains("xy")));
+        assert_eq!(composed(&screen(&session).rows), Some("x"));
         person.keys(&["C-\\"]);
         person.until("the session goes on");
     });
@@ -206,6 +211,9 @@ fn a_daemon_that_is_killed_takes_nobody_from_their_seat() {
             let screen = terminal.until("exit 0");
             assert!(screen.contains("the run has ended; `castra resume tui` continues"), "{screen}");
         }
+        // So it is for whoever comes later.
+        let late = Terminal::run(world, "late", (30, 100), "\"$CASTRA\" attach tui; echo \"exit $?\"");
+        assert!(late.until("exit 0").contains("the run has ended"));
     });
 }
 
@@ -251,7 +259,7 @@ fn without_a_terminal_the_next_step_is_named() {
         let shown = world.cli(["screen", "tui", "--json"]).json();
         assert_eq!(shown["size"], json!({"rows": 50, "cols": 200}));
         assert_eq!(world.cli(["type", "tui", "--literal", "--", "-v Enter"]).ok(), "");
-        wait_until("it", || screen(&session).rows.iter().any(|row| row.starts_with("❯ -v Enter")), DEADLINE);
+        until_composed(&session, "-v Enter");
         world.cli(["type", "tui", "C-u", "next", "Space", "one", "Enter"]).ok();
         until_answered(&session, "next one");
 
@@ -264,7 +272,7 @@ fn without_a_terminal_the_next_step_is_named() {
             let refused = world.cli(&args);
             assert!(refused.code == 2 && refused.stderr.contains(said), "{args:?}: {refused:?}");
         }
-        assert!(!screen(&session).rows.iter().any(|row| row.starts_with("❯ x")), "all keys or none");
+        assert_eq!(composed(&screen(&session).rows), Some(""), "all keys or none");
         let stream = daemon.session(json!({"name": "stream"}));
         let refused: Problem = stream.http.get(&stream.path("/screen")).expect(400);
         assert!(refused.detail.contains("has no terminal"), "{refused:?}");

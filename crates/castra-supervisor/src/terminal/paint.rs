@@ -159,15 +159,38 @@ impl Terminal {
 
     fn paint_screens(&self, out: &mut String) {
         let start = out.len();
+        // Where the parameters of a sequence begin, and the character before it.
+        let (mut csi, mut escape, mut last) = (None, false, None);
         for c in self.screens.dump().chars() {
-            match c {
+            match (c, csi) {
                 // Not every terminal knows the short forms in UTF-8.
-                '\u{80}'..='\u{9f}' => {
+                ('\u{80}'..='\u{9f}', _) => {
                     out.push('\x1b');
                     out.push(char::from_u32(u32::from(c) - 0x40).unwrap_or('['));
+                    csi = (c == '\u{9b}').then_some(out.len());
+                    continue;
                 }
-                c => self.clusters.expand(c, out),
+                ('@'..='~', Some(begin)) => {
+                    csi = None;
+                    let count = out.get(begin..).and_then(|count| count.parse::<usize>().ok());
+                    if let (Some(count), 'b', Some(last)) = (count, c, last) {
+                        // Nor to repeat a character that is not ASCII: tmux repeats nothing then.
+                        out.truncate(begin - "\x1b[".len());
+                        (0..count).for_each(|_| self.clusters.expand(last, out));
+                        continue;
+                    }
+                    out.push(c);
+                }
+                (c, Some(_)) => out.push(c),
+                (c, None) => {
+                    self.clusters.expand(c, out);
+                    csi = (escape && c == '[').then_some(out.len());
+                    if !escape && c >= ' ' {
+                        last = Some(c);
+                    }
+                }
             }
+            escape = c == '\x1b';
         }
         if out[start..].contains("\x1b[5W") {
             // Tab stops by the sequences that everybody knows.

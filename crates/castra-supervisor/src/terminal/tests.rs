@@ -75,6 +75,26 @@ fn scrollback_screen_modes_and_title_come_back() {
 }
 
 #[test]
+fn what_not_every_terminal_knows_is_spelled_out() {
+    let t = fed(
+        3,
+        20,
+        "────────\x1b[31m漢漢漢漢漢\x1b[m\r\neeeeeeeee\u{301}e\u{301}e\u{301}e\u{301}   \x1b[2;5H",
+    );
+    let painted = String::from_utf8(t.serialise()).unwrap();
+    for text in ["────────", "漢漢漢漢漢", "eeeeeeee", "e\u{301}e\u{301}e\u{301}e\u{301}"]
+    {
+        assert!(painted.contains(text), "{text} in {painted:?}");
+    }
+    let repeats = painted
+        .split("\x1b[")
+        .skip(1)
+        .any(|csi| csi.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('b'));
+    assert!(!repeats && !painted.contains('\u{9b}'), "{painted:?}");
+    holds(&t);
+}
+
+#[test]
 fn a_client_that_has_the_history_needs_the_screen_only() {
     let mut t = fed(2, 10, "one\r\ntwo\r\n\x1b[31mthree\x1b[m\x1b[?2004h\x1b[>1u\x1b]0;name\x07");
     for step in ["", "\x1b[?1049hother\x1b[>5u", "\x1b[2;2r\x1b[?25l"] {
