@@ -103,7 +103,7 @@ impl Turn {
     pub(super) fn result(self, end: End, when: (u64, u64)) -> Decoded {
         let mut usage = json!({});
         self.messages.iter().for_each(|one| add(&mut usage, &one.usage));
-        let cost: f64 = self.messages.iter().filter_map(|one| cost_usd(&one.model, &one.usage)).sum();
+        let cost: f64 = self.messages.iter().filter_map(|one| cost_usd(&one.model, &one.usage)).fold(0.0, |sum, one| sum + one);
         let duration_ms = match end {
             End::Over { duration_ms: Some(duration_ms) } => duration_ms,
             _ => when.1.saturating_sub(self.at) / 1_000_000,
