@@ -55,7 +55,7 @@ fn story(driver: &mut Driver<'_>, disturb: impl FnOnce(&mut Driver<'_>)) -> Outc
     let claude = driver.get::<Shown>("").pid;
     assert!(claude.is_some());
     sent.push(driver.send("append one"));
-    sent.push(driver.send("/clear is text"));
+    sent.push(driver.send("!ls is text"));
     disturb(driver);
     sent.push(driver.send("and the last, which is a little longer \\"));
     let answers = sent
