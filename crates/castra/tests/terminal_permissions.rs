@@ -101,8 +101,10 @@ fn a_dialog_is_answered_by_the_api() {
         wait_settled(&session);
         assert!(!work(&session).join("b.txt").exists() && !work(&session).join("c.txt").exists(), "{cli}");
 
-        let behaviors: Vec<Value> =
-            data_of(&session, "permission_answered").iter().map(|data| data["answer"]["behavior"].clone()).collect();
+        let behaviors: Vec<Value> = data_of(&session, "permission_answered")
+            .iter()
+            .map(|data| data["answer"]["behavior"].clone())
+            .collect();
         assert_eq!(behaviors, ["allow", "deny", "deny"], "{cli}");
         assert_eq!(session.ask("still there?"), "You said: still there?", "{cli}");
     });
@@ -138,7 +140,11 @@ fn a_question_is_answered_by_its_label() {
         let session = terminal(daemon, json!({}));
         let message = session.send("ask me");
         let request = session.wait_permission();
-        assert_eq!((request.kind, request.tool.as_str()), (PermissionKind::Question, "AskUserQuestion"), "{cli}");
+        assert_eq!(
+            (request.kind, request.tool.as_str()),
+            (PermissionKind::Question, "AskUserQuestion"),
+            "{cli}"
+        );
         let mut input = request.input.clone();
         input["answers"] = json!({"Which?": "Pear"});
         let answer = json!({"behavior": "allow", "updated_input": input});
