@@ -101,7 +101,7 @@ const PAINTED: [&str; 20] = [
     "    │  │",
     "    └──┘",
     "",
-    "wide 漢字 é 🦀|",
+    "wide 漢字 e\u{301} 🦀|",
     "a       b       c",
     "bXYcdef",
     "",
