@@ -12,6 +12,10 @@ use terminal::{CASTRA, data_of, screen, terminal, type_keys, work};
 
 const SCRIPT: &str = r#"
 [[rule]]
+name = "still"
+when.last_user.contains = "still there"
+reply.text = "You said: {{last_user}}"
+[[rule]]
 name = "refused"
 when.tool_result.is_error = true
 reply.text = "refused: {{tool_result}}"
