@@ -51,7 +51,7 @@ struct Outcome {
 fn story(driver: &mut Driver<'_>, disturb: impl FnOnce(&mut Driver<'_>)) -> Outcome {
     driver.create(json!({"mode": "terminal", "allowed_tools": ["Bash"]}));
     let mut sent = vec![driver.send("count slowly")];
-    driver.wait_state(RunState::Running);
+    driver.until("the first turn", |this| (this.get::<Shown>("").turn.n > 0).then_some(()));
     let claude = driver.get::<Shown>("").pid;
     assert!(claude.is_some());
     sent.push(driver.send("append one"));
