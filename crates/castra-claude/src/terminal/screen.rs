@@ -175,7 +175,7 @@ fn composer(rows: &[&str]) -> Option<(Composer, bool)> {
     let indented = |line: &&str| line.is_empty() || line.starts_with("  ");
     let whole = upper.is_some() && !scrolled;
     let high = scrolled || (lines.len() >= HIGH && !footer.is_empty());
-    if !whole && !(high && lines[1..].iter().all(indented)) {
+    if !(whole || high && lines[1..].iter().all(indented)) {
         return None;
     }
     // A list below the composer is the menu of commands or files, which takes the next Enter.

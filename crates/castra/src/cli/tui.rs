@@ -263,7 +263,7 @@ impl Show {
     }
 
     fn connected(&mut self, (screen, mut keyboard): Connection) {
-        let (sender, mut messages) = mpsc::channel::<bytes::Bytes>(KEYS_AHEAD);
+        let (sender, mut messages) = mpsc::channel(KEYS_AHEAD);
         tokio::spawn(async move {
             while let Some(message) = messages.recv().await {
                 keyboard.send(message).await;

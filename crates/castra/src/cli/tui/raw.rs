@@ -123,7 +123,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start() -> std::io::Result<Self> {
-        let (portions, mut received) = mpsc::channel::<Vec<u8>>(1);
+        let (portions, mut received): (_, mpsc::Receiver<Vec<u8>>) = mpsc::channel(1);
         let (finished, done) = oneshot::channel();
         std::thread::Builder::new().name("screen".into()).spawn(move || {
             while let Some(portion) = received.blocking_recv() {
