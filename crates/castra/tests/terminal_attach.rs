@@ -263,6 +263,11 @@ fn without_a_terminal_the_next_step_is_named() {
         world.cli(["type", "tui", "C-u", "next", "Space", "one", "Enter"]).ok();
         until_answered(&session, "next one");
 
+        // There is no shell behind claude that would bring it back.
+        world.cli(["type", "tui", "C-z"]).ok();
+        world.cli(["type", "tui", "still", "Space", "here", "Enter"]).ok();
+        until_answered(&session, "still here");
+
         let table = [
             (vec!["type", "tui", "x", "Entre"], "`Entre` is no key; the nearest is Enter"),
             (vec!["type", "tui", "C-Enter"], "a terminal has no way to send this combination"),

@@ -8,7 +8,7 @@ mod chromium;
 use castra_proto::api::CreatedToken;
 use castra_testkit::{DEADLINE, Daemon, Session, World, clis, wait_until};
 use chromium::{Browser, Proxy};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const CASTRA: &str = env!("CARGO_BIN_EXE_castra");
 

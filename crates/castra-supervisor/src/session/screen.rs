@@ -6,7 +6,7 @@
 
 mod viewer;
 
-use crate::terminal::{DEFAULT_SIZE, Feed, Role, Seats, Size, Terminal};
+use crate::terminal::{DEFAULT_SIZE, Feed, Role, Seats, Size, Terminal, without_suspend};
 use bytes::Bytes;
 use castra_claude::terminal::screen::{Screen as Shown, screen as recognise};
 use castra_proto::RunId;
@@ -245,7 +245,10 @@ impl Screen {
         })
     }
 
-    fn hand(&self, hand: Hand) -> Result<(), TypeError> {
+    fn hand(&self, mut hand: Hand) -> Result<(), TypeError> {
+        if let Hand::Type(bytes) = &mut hand {
+            *bytes = without_suspend(std::mem::take(bytes));
+        }
         let mut table = self.table();
         if table.phase != Phase::Live {
             return Err(TypeError::NoTerminal);

@@ -13,6 +13,7 @@ mod history;
 mod modes;
 mod paint;
 mod seats;
+mod suspend;
 #[cfg(test)]
 mod tests;
 mod utf8;
@@ -27,6 +28,7 @@ pub use feed::{Feed, Piece};
 use history::History;
 pub use modes::{Modes, Mouse, MouseEncoding};
 pub use seats::{DEFAULT_SIZE, Role, Seats};
+pub(crate) use suspend::without_suspend;
 use utf8::Utf8;
 pub use wash::Wash;
 

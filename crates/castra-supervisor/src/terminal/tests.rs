@@ -109,17 +109,17 @@ fn a_client_that_has_the_history_needs_the_screen_only() {
 
 #[test]
 fn a_window_of_another_size_shows_what_fits() {
-    type Shown = (&'static [&'static str], (u16, u16));
     let t = fed(4, 8, "\x1b[1mabcdefgh\x1b[m\x1b[2;1Hxé界y\r\nlast\x1b[?2004h");
     // Rows, columns, and what a window that was full of something else shows then.
-    let table: [(u16, u16, Shown); 5] = [
-        (4, 8, (&["abcdefgh", "xé界y", "last", ""], (4, 2))),
-        (6, 12, (&["abcdefgh", "xé界y", "last", "", "", ""], (4, 2))),
-        (4, 3, (&["abc", "xé", "las", ""], (2, 2))),
-        (2, 8, (&["xé界y", "last"], (4, 1))),
-        (1, 4, (&["last"], (3, 0))),
+    type Case = (u16, u16, &'static [&'static str], (u16, u16));
+    let table: [Case; 5] = [
+        (4, 8, &["abcdefgh", "xé界y", "last", ""], (4, 2)),
+        (6, 12, &["abcdefgh", "xé界y", "last", "", "", ""], (4, 2)),
+        (4, 3, &["abc", "xé", "las", ""], (2, 2)),
+        (2, 8, &["xé界y", "last"], (4, 1)),
+        (1, 4, &["last"], (3, 0)),
     ];
-    for (rows, cols, (shown, (col, row))) in table {
+    for (rows, cols, shown, (col, row)) in table {
         let mut window = fed(rows, cols, &"#".repeat(usize::from(rows * cols)));
         window.feed(t.crop(Size::new(rows, cols)).as_bytes());
         assert_eq!(window.screen_text(), shown, "{rows}x{cols}");
