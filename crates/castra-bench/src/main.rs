@@ -11,6 +11,8 @@ mod proc;
 mod real;
 mod report;
 mod rig;
+mod socket;
+mod terminal;
 mod turn;
 mod wire;
 
@@ -47,6 +49,8 @@ enum Figure {
     Memory,
     /// Lines of 10 and 64 MB, 1 GB in all, a viewer that stalls.
     Large,
+    /// A terminal through the WebSocket beside a bare PTY; a key's echo, a viewer that stalls, silence.
+    Terminal,
     /// 30 sessions of the real CLI, the first that CASTRA_TEST_CLAUDE names.
     Real,
 }
@@ -59,6 +63,7 @@ impl Figure {
             Self::Turn => turn::run(programs),
             Self::Memory => memory::run(programs),
             Self::Large => large::run(programs),
+            Self::Terminal => terminal::run(programs),
             Self::Real => real::run(programs),
         }
     }

@@ -123,6 +123,8 @@ pub struct SessionSpec {
     #[serde(skip_serializing_if = "is_false")]
     pub auto_resume: bool,
     pub sandbox: SandboxMode,
+    /// The tmux session in which `castra run --tmux` shows the terminal. Written down only: whoever starts a session over
+    /// HTTP opens such a view with `castra attach --tmux NAME ID`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmux: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -36,7 +36,7 @@ types! {
     Activity, Backup, Behavior, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor,
     ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Keys, Limits,
     Message, MessageAccepted, MessageState, Mode, Page<ServerEvent>, PermissionAnswer, PermissionKind,
-    PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Reaped, RunState, Sandbox,
+    PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Reaped, Resume, RunState, Sandbox,
     SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch,
     SessionSpec, SignIn, SignedIn, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn,
     TurnResult,
@@ -179,6 +179,7 @@ fn requests_without_fields_are_their_defaults() {
     default::<SendMessage>();
     default::<SessionPatch>();
     default::<Fork>();
+    default::<Resume>();
     default::<InstallClaude>();
     default::<CreateTicket>();
     default::<Limits>();
@@ -199,6 +200,7 @@ fn requests_refuse_unknown_fields_by_name() {
     refuses::<SendMessage>("SendMessage");
     refuses::<SessionPatch>("SessionPatch");
     refuses::<Fork>("Fork");
+    refuses::<Resume>("Resume");
     refuses::<Keys>("Keys");
     refuses::<PermissionAnswer>("PermissionAnswer");
     refuses::<CreateToken>("CreateToken");

@@ -51,11 +51,11 @@ struct Outcome {
 fn story(driver: &mut Driver<'_>, disturb: impl FnOnce(&mut Driver<'_>)) -> Outcome {
     driver.create(json!({"mode": "terminal", "allowed_tools": ["Bash"]}));
     let mut sent = vec![driver.send("count slowly")];
-    driver.wait_state(RunState::Running);
+    driver.until("the first turn", |this| (this.get::<Shown>("").turn.n > 0).then_some(()));
     let claude = driver.get::<Shown>("").pid;
     assert!(claude.is_some());
     sent.push(driver.send("append one"));
-    sent.push(driver.send("/clear is text"));
+    sent.push(driver.send("!ls is text"));
     disturb(driver);
     sent.push(driver.send("and the last, which is a little longer \\"));
     let answers = sent

@@ -124,13 +124,11 @@ fn fifty(cli: &Cli) {
     for (n, prompt) in prompts.iter().enumerate() {
         sent.push(session.send(&prompt.text));
         if n % 10 < 5 {
-            eprintln!("{cli} first waits for {n}: {:.50}", prompt.text);
             let message = session.answer_to(&sent[n]);
             assert_eq!(answered(&message).0, format!("heard {}", n + 1), "{cli}: {:.100}", prompt.text);
         }
     }
     for (n, (prompt, message)) in prompts.iter().zip(&sent).enumerate() {
-        eprintln!("{cli} waits for {n}: {:.50}", prompt.text);
         let message = session.answer_to(message);
         assert_eq!(
             answered(&message),

@@ -55,8 +55,9 @@ fn an_interrupt_ends_the_turn_and_the_session_goes_on() {
     each(|cli, _, daemon| {
         let session = terminal(daemon, json!({"allowed_tools": ["Bash"]}));
         for text in ["go on for ever", "sleep a while", "never answer"] {
+            let turn = session.wait_idle().turn.n;
             let message = session.send(text);
-            session.wait_state(RunState::Running);
+            wait_until("the turn", || session.show().turn.n > turn, DEADLINE);
             if text.contains("sleep") {
                 let asleep = work(&session).join("asleep");
                 wait_until("the tool", || asleep.exists(), DEADLINE);

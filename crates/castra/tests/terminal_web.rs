@@ -350,6 +350,27 @@ fn a_daemon_that_is_killed_is_found_again_with_the_same_screen_and_the_same_sign
 }
 
 #[test]
+fn who_comes_before_the_daemon_has_read_the_log_again_sees_the_screen_of_an_idle_claude() {
+    let world = world();
+    let mut daemon = world.daemon();
+    let session = terminal(&daemon);
+    let approve = token(&daemon, json!({"scope": "approve"})).token;
+    let mut tty = driver(&daemon, &session);
+    tty.type_keys("plums are purple\r");
+    tty.until_shown("You said: plums are purple");
+    after_turns(&session, 1);
+    tty.take();
+    let before = tty.screen();
+    for round in 0..3 {
+        daemon.kill9();
+        daemon.start_again();
+        let mut early = open(&daemon, &session, &approve, "tty");
+        early.join("", 100, 30);
+        early.until(&format!("the same screen, round {round}"), |tty| tty.screen() == before);
+    }
+}
+
+#[test]
 fn a_viewer_that_stalls_or_sends_too_much_is_its_own_trouble() {
     let world = world();
     let daemon = world.daemon();

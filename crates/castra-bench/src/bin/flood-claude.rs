@@ -2,10 +2,11 @@
 //! shape and size of claude 2.1.197's (facts/performance.md §1); they are made once and written in large pieces.
 //! Refuses faults and oddities: those are fake-claude's.
 //!
+//! On a terminal it shows an empty composer, echoes keys, and for `F`, a number and Enter writes so many bytes.
 //! The prompt's first word decides: `deltas N`, `events N BYTES`, `line BYTES`; anything else is a plain turn.
 
 use serde_json::{Value, json};
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::process::ExitCode;
 
 /// Text deltas of one message: a long answer. claude itself sends at most some ten thousand.
@@ -19,6 +20,11 @@ fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--version" || arg == "-v") {
         let said = writeln!(std::io::stdout(), "2.1.999 (Claude Code)");
         return if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if std::io::stdin().is_terminal() {
+        // Whoever looked at it is gone.
+        terminal().unwrap_or_default();
+        return ExitCode::SUCCESS;
     }
     let id = std::env::args().find_map(|arg| {
         let of = |flag| arg.strip_prefix(flag).map(str::to_owned);
@@ -49,6 +55,41 @@ fn main() -> ExitCode {
         if ok.is_none() {
             return ExitCode::SUCCESS;
         }
+    }
+}
+
+/// An empty composer as claude draws it at 200 columns.
+fn composer() -> String {
+    let rule = "\u{2500}".repeat(200);
+    format!("\r\n{rule}\r\n\u{276f}\u{a0}\r\n{rule}\r\n  ? for shortcuts")
+}
+
+fn terminal() -> Option<()> {
+    let stdin = rustix::stdio::stdin();
+    let mut modes = rustix::termios::tcgetattr(stdin).ok()?;
+    modes.make_raw();
+    rustix::termios::tcsetattr(stdin, rustix::termios::OptionalActions::Now, &modes).ok()?;
+    put(format!("\x1b[2J\x1b[H\x1b]0;\u{2733} flood\x07{}", composer()).as_bytes())?;
+    // As a compiler or a test runner writes: some colour, lines of half a window.
+    let line = format!("\x1b[32mok\x1b[0m {}\r\n", "words of a line ".repeat(6));
+    let piece = line.repeat((1 << 16) / line.len());
+    let mut keys = std::io::stdin().lock().bytes();
+    loop {
+        let key = keys.next()?.ok()?;
+        if key != b'F' {
+            put(&[key])?;
+            continue;
+        }
+        let mut left = 0_usize;
+        while let Some(digit) = keys.next()?.ok().filter(u8::is_ascii_digit) {
+            left = left.checked_mul(10)?.checked_add(usize::from(digit - b'0'))?;
+        }
+        while left > 0 {
+            let now = left.min(piece.len());
+            put(&piece.as_bytes()[..now])?;
+            left -= now;
+        }
+        put(format!("\x1b[0m\r\nthat was all{}", composer()).as_bytes())?;
     }
 }
 

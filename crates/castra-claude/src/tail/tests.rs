@@ -301,22 +301,6 @@ fn turns_end_in_every_way() {
 }
 
 #[test]
-fn a_turn_is_not_given_up_while_claude_works() {
-    let mut log =
-        Log::run(&[Step::Status(Status::Busy), lines(&[user(1, 0, "x")]), Step::Later(3600 * SECOND)]);
-    assert_eq!((log.names(), log.tail.due()), (vec!["running".to_owned(), "user 1".to_owned()], None));
-    log.step(&Step::Status(Status::Waiting));
-    log.step(&Step::Later(3600 * SECOND));
-    assert_eq!(log.names()[2..], ["requires_action"]);
-    log.step(&Step::Status(Status::Busy));
-    log.step(&Step::Status(Status::Idle));
-    assert_eq!(log.tail.due(), Some(log.at + PATIENCE));
-    log.step(&Step::Status(Status::Busy));
-    assert_eq!(log.tail.due(), None);
-    assert_eq!(log.tail.hold(), Some(1));
-}
-
-#[test]
 fn the_next_prompt_ends_a_turn_that_left_nothing() {
     let log = Log::run(&[
         lines(&[user(1, 0, "taken back")]),

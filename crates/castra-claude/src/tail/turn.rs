@@ -103,7 +103,8 @@ impl Turn {
     pub(super) fn result(self, end: End, when: (u64, u64)) -> Decoded {
         let mut usage = json!({});
         self.messages.iter().for_each(|one| add(&mut usage, &one.usage));
-        let cost: f64 = self.messages.iter().filter_map(|one| cost_usd(&one.model, &one.usage)).sum();
+        let costs = self.messages.iter().filter_map(|one| cost_usd(&one.model, &one.usage));
+        let cost = costs.reduce(|sum, one| sum + one);
         let duration_ms = match end {
             End::Over { duration_ms: Some(duration_ms) } => duration_ms,
             _ => when.1.saturating_sub(self.at) / 1_000_000,
@@ -124,7 +125,6 @@ impl Turn {
             "stop_reason": self.stop_reason,
             "session_id": self.session,
             "usage": usage,
-            "estimated_cost_usd": cost,
             "uuid": Uuid::new_v5(&name, b"castra result"),
             "synthetic": true,
         });
@@ -139,6 +139,9 @@ impl Turn {
         } else {
             data["terminal_reason"] = json!("completed");
             data["result"] = json!(self.text);
+        }
+        if let Some(cost) = cost {
+            data["estimated_cost_usd"] = json!(cost);
         }
         if let Some((_, Some(status))) = self.failed {
             data["api_error_status"] = json!(status);

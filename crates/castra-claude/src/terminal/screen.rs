@@ -154,7 +154,7 @@ fn is_rule(row: &str) -> bool {
 
 /// A rule that may hold a word at its end.
 fn is_upper_rule(row: &str) -> bool {
-    is_edge(row) || (row.starts_with("────") && row.chars().filter(|c| *c == '─').count() >= 10)
+    is_edge(row) || (row.starts_with("───") && row.chars().filter(|c| *c == '─').count() >= 10)
 }
 
 /// The composer between its two rules at the bottom, and whether a turn runs. One that is higher than the window has
@@ -162,17 +162,20 @@ fn is_upper_rule(row: &str) -> bool {
 fn composer(rows: &[&str]) -> Option<(Composer, bool)> {
     let lower = rows.iter().rposition(|row| is_edge(row))?;
     let upper = rows[..lower].iter().rposition(|row| is_upper_rule(row));
+    // 2.1.329 shows twenty rows of a long text.
+    let scrolled = upper.is_some_and(|upper| rows[upper].contains(" more ─"));
     let lines = &rows[upper.map_or(0, |upper| upper + 1)..lower];
     let footer = &rows[lower + 1..];
     let (mark, shell) = match lines.first()?.chars().next() {
         Some(MARK) => (MARK, false),
         Some('!') => ('!', true),
-        _ if upper.is_none() => (MARK, false),
+        _ if upper.is_none() || scrolled => (MARK, false),
         _ => return None,
     };
     let indented = |line: &&str| line.is_empty() || line.starts_with("  ");
-    let higher = upper.is_none();
-    if higher && (lines.len() < HIGH || footer.is_empty() || !lines[1..].iter().all(indented)) {
+    let whole = upper.is_some() && !scrolled;
+    let high = scrolled || (lines.len() >= HIGH && !footer.is_empty());
+    if !(whole || high && lines[1..].iter().all(indented)) {
         return None;
     }
     // A list below the composer is the menu of commands or files, which takes the next Enter.

@@ -219,7 +219,7 @@ impl Actor<'_> {
         if self.commands.waiting.iter().any(|waiting| waiting.id == message) {
             if let Some(at) = self.commands.waiting.iter().position(|waiting| waiting.id == message) {
                 let row = self.commands.waiting.remove(at);
-                self.command_entered(message, &row.body);
+                self.entered(message, &row.body);
             }
             self.view.in_flight = Some(super::view::InFlight { message, turn_began: false });
             self.change_message(MessageUpdate {

@@ -1,7 +1,7 @@
 //! What the tests of terminal sessions share: the real TUI before a scripted model, driven by HTTP alone.
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use castra_proto::api::{Message, MessageState};
+use castra_proto::api::{Message, MessageState, Screen};
 use castra_testkit::{Cli, Daemon, Session, World, clis};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -111,4 +111,17 @@ pub(crate) fn data_of(session: &Session, kind: &str) -> Vec<Value> {
 
 pub(crate) fn work(session: &Session) -> PathBuf {
     session.show().cwd.expect("a folder").into()
+}
+
+/// The terminal as it is now.
+#[track_caller]
+pub(crate) fn screen(session: &Session) -> Screen {
+    session.http.get(&session.path("/screen")).expect(200)
+}
+
+/// Keys by name, as a person would press them.
+#[track_caller]
+pub(crate) fn type_keys(session: &Session, keys: &[&str]) {
+    let reply = session.http.post(&session.path("/keys"), &json!({ "keys": keys }));
+    assert_eq!(reply.status, 204, "{}", reply.text());
 }

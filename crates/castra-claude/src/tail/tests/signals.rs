@@ -59,3 +59,19 @@ fn a_turn_that_was_taken_back_is_over_when_the_screen_says_so() {
     log.tail.taken_back(4, log.at, &mut log.told);
     assert_eq!(log.names(), ["running", "idle"]);
 }
+
+#[test]
+fn a_turn_is_not_given_up_while_claude_works() {
+    let mut log =
+        Log::run(&[Step::Status(Status::Busy), lines(&[user(1, 0, "x")]), Step::Later(3600 * SECOND)]);
+    assert_eq!((log.names(), log.tail.due()), (vec!["running".to_owned(), "user 1".to_owned()], None));
+    log.step(&Step::Status(Status::Waiting));
+    log.step(&Step::Later(3600 * SECOND));
+    assert_eq!(log.names()[2..], ["requires_action"]);
+    log.step(&Step::Status(Status::Busy));
+    log.step(&Step::Status(Status::Idle));
+    assert_eq!(log.tail.due(), Some(log.at + PATIENCE));
+    log.step(&Step::Status(Status::Busy));
+    assert_eq!(log.tail.due(), None);
+    assert_eq!(log.tail.hold(), Some(1));
+}

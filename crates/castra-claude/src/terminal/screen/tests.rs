@@ -39,6 +39,8 @@ fn a_composer_is_between_two_rules_above_a_known_footer() {
             "❯ 1\n  2\n  3\n  4\n  5\n  6\n  7\n  8\n----\n  ⏸ manual mode on",
             prompt("1\n2\n3\n4\n5\n6\n7\n8"),
         ),
+        ("● said\n─── ↑ 180 more ----\n  181\n  182\n----\n  ⏸ manual mode on", prompt("181\n182")),
+        ("● said\n─── ↑ 180 more ----\n  181\n● said\n----\n  ⏸ manual mode on", Screen::Unknown),
         ("  1\n● said\n  3\n  4\n  5\n  6\n  7\n  8\n----\n  ⏸ manual mode on", Screen::Unknown),
         ("  1\n  2\n  3\n  4\n  5\n  6\n  7\n  8\n----", Screen::Unknown),
         // A menu below the composer takes Enter for a choice.

@@ -25,8 +25,12 @@ use uuid::Uuid;
 /// After which an Enter that nothing came of is looked into.
 const UNHEARD: Duration = Duration::from_secs(2);
 const ENTERS: u32 = 5;
-/// Clears the composer: Ctrl-U takes one line of it, and does nothing in an empty one.
-const CLEAR: &[u8] = &[0x15; 64];
+/// Clears a composer of one line. Alone in its write, as any key: claude takes several characters for pasted text.
+const CLEAR: &[u8] = b"\x15";
+/// Clears one of several lines. In an empty one it arms the exit, and a second then ends claude.
+const CLEAR_ALL: &[u8] = b"\x03";
+/// After which a key that ends claude when it is pressed twice is harmless again: it is armed for 0.8 s.
+const DISARMED: Duration = Duration::from_secs(3);
 /// Silence for each 100 kB of a text on top of [`QUIET`]: an end that is repeated in it is on the screen early.
 const QUIET_PER_100_KB: Duration = Duration::from_secs(1);
 /// After which a text that does not come to stand in the composer is pasted anew, and how often.
@@ -48,6 +52,8 @@ pub(super) struct Typing {
     since: Instant,
     pastes: u32,
     enters: u32,
+    /// The last key written was [`CLEAR_ALL`].
+    cleared: bool,
     /// Where the cursor stood before the blank.
     cursor: Option<(u16, u16)>,
 }
@@ -117,10 +123,16 @@ impl Actor<'_> {
         let Some(in_flight) = &self.view.in_flight else { return Ok(()) };
         let message = in_flight.message;
         let Some(row) = self.engine.store.message(self.id, message).await? else { return Ok(()) };
-        if let (Some((typed, text, is_command)), Some(tty)) = (read(&row.body), &mut self.tty) {
-            tty.sent = Some((message.0, text.clone()));
-            let since = Instant::now();
-            let step = Step::Entered;
+        self.entered(message, &row.body);
+        Ok(())
+    }
+
+    /// A message's Enter is in the log: from now on the transcript may tell of it.
+    pub(crate) fn entered(&mut self, message: MessageId, body: &str) {
+        let (Some((typed, text, is_command)), Some(tty)) = (read(body), &mut self.tty) else { return };
+        tty.sent = Some((message.0, text.clone()));
+        if tty.typing.as_ref().is_none_or(|typing| typing.message != message) {
+            let (step, since) = (Step::Entered, Instant::now());
             tty.typing = Some(Typing {
                 message,
                 typed,
@@ -130,10 +142,14 @@ impl Actor<'_> {
                 since,
                 pastes: 0,
                 enters: 0,
+                cleared: false,
                 cursor: None,
             });
         }
-        Ok(())
+        let known = self.view.terminal.command.as_ref().is_some_and(|open| open.message == message);
+        if is_command && !known {
+            self.view.terminal.command = Some(OpenCommand { message, output: String::new() });
+        }
     }
 
     /// Begins to type a message, if the composer is there for it.
@@ -166,8 +182,18 @@ impl Actor<'_> {
             (Step::Pasted, typed.paste.clone())
         };
         let since = Instant::now();
-        tty.typing =
-            Some(Typing { message: id, typed, text, is_command, step, since, pastes: 0, enters: 0, cursor });
+        tty.typing = Some(Typing {
+            message: id,
+            typed,
+            text,
+            is_command,
+            step,
+            since,
+            pastes: 0,
+            enters: 0,
+            cleared: false,
+            cursor,
+        });
         // A new id each time: after a crash it is pasted again into a composer that was cleared, and the shim would
         // drop a double. Enter bears the message's own.
         self.write(Uuid::new_v4(), &first).await
@@ -187,6 +213,7 @@ impl Actor<'_> {
         let (id, step, since, enters) = (typing.message, typing.step, typing.since, typing.enters);
         let quiet = tty.is_quiet(since);
         let stands = typing.stands(tty.heard, &screen);
+        let mut cleared = false;
         let next = match step {
             Step::Sounding if quiet && (cursor != typing.cursor || since.elapsed() >= UNSEEN) => match screen
             {
@@ -196,14 +223,21 @@ impl Actor<'_> {
                 }
                 _ => return Ok(()),
             },
-            Step::Clearing if quiet => match screen {
+            Step::Clearing if quiet => match &screen {
                 Screen::Prompt(composer) if composer.shell => {
                     // An empty line leaves the shell mode by Backspace.
                     self.write(Uuid::new_v4(), b"\x7f").await?;
                     Step::Clearing
                 }
                 Screen::Prompt(composer) | Screen::Busy(composer) if !composer.text.is_empty() => {
-                    self.write(Uuid::new_v4(), CLEAR).await?;
+                    let several = composer.text.contains('\n') || composer.text.starts_with("[Pasted text #");
+                    if several && since.elapsed() < DISARMED && typing.cleared {
+                        return Ok(());
+                    }
+                    // A turn that runs is interrupted by it.
+                    let several = several && matches!(screen, Screen::Prompt(_));
+                    self.write(Uuid::new_v4(), if several { CLEAR_ALL } else { CLEAR }).await?;
+                    cleared = several;
                     Step::Clearing
                 }
                 Screen::Prompt(_) | Screen::Busy(_) => {
@@ -229,7 +263,6 @@ impl Actor<'_> {
                     self.undeliverable(id.0, Reason::Unsupported);
                     return Ok(());
                 }
-                self.write(Uuid::new_v4(), CLEAR).await?;
                 Step::Clearing
             }
             Step::Entered if since.elapsed() >= UNHEARD && enters < ENTERS => match screen {
@@ -256,6 +289,7 @@ impl Actor<'_> {
         if let Some(typing) = self.tty.as_mut().and_then(|tty| tty.typing.as_mut()) {
             typing.enters += u32::from(step == Step::Probed);
             typing.pastes += u32::from(next == Step::Pasted);
+            typing.cleared = cleared;
             typing.step = next;
             typing.since = Instant::now();
         }
@@ -284,7 +318,7 @@ impl Actor<'_> {
             || self.commands.is_writing(typing.message.0);
         if !open {
             // A blank may have been typed in vain, and it cannot be seen.
-            tty.unsure |= typing.enters > 0;
+            tty.unsure |= typing.enters > 0 || typing.step == Step::Probed;
             tty.typing = None;
             tty.sent = None;
             tty.vain = None;
@@ -341,14 +375,6 @@ impl Actor<'_> {
         }
         if matches!(told.line.fact, Fact::Result(_)) {
             self.view.terminal.command = None;
-        }
-    }
-
-    /// A slash command was entered.
-    pub(crate) fn command_entered(&mut self, message: MessageId, body: &str) {
-        let is_command = self.tty.is_some() && read(body).is_some_and(|(_, _, is_command)| is_command);
-        if is_command {
-            self.view.terminal.command = Some(OpenCommand { message, output: String::new() });
         }
     }
 

@@ -2,17 +2,18 @@
 //! on demand. Speaks enough stream-json to be driven; the prompt says what it does (`turn.rs`, `--help`).
 //! Refuses to be a model of claude's behaviour: what claude does is tested with claude.
 //!
-//! Before the first prompt `FAKE_CLAUDE` in its environment decides: `hang` (never answers `initialize`), `deaf`
+//! Where stdin is a terminal it is a TUI (`tui.rs`). Before the first prompt `FAKE_CLAUDE` in its environment decides: `hang` (never answers `initialize`), `deaf`
 //! (never reads), `noise` (garbage before the answer), `exit N`. `--version` prints what the file
 //! `<executable>.version` holds, else `2.1.999 (Claude Code)`.
 
 mod json;
+mod tui;
 mod turn;
 mod voice;
 
 use json::Json;
 use std::collections::VecDeque;
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Instant;
@@ -99,7 +100,8 @@ fn main() -> ExitCode {
         return said(&version());
     }
     if has("--help") {
-        let lines = turn::PROMPTS.map(|(prompt, meaning)| format!("{prompt:20} {meaning}"));
+        let prompts = turn::PROMPTS.into_iter().chain(tui::PROMPTS);
+        let lines: Vec<String> = prompts.map(|(prompt, meaning)| format!("{prompt:20} {meaning}")).collect();
         return said(&lines.join("\n"));
     }
     if has("--hold") {
@@ -112,8 +114,12 @@ fn main() -> ExitCode {
     let session = value("--session-id").or_else(|| value("--resume"));
     let session = session.unwrap_or_else(|| "00000000-0000-4000-8000-000000000000".into());
     let version = version();
-    let mut voice = Voice::new(session, version.split(' ').next().unwrap_or_default().to_owned());
     let start = std::env::var("FAKE_CLAUDE").unwrap_or_default();
+    if std::io::stdin().is_terminal() {
+        let version = version.split(' ').next().unwrap_or_default().to_owned();
+        return ExitCode::from(tui::Tui::new(session, version, &start).run());
+    }
+    let mut voice = Voice::new(session, version.split(' ').next().unwrap_or_default().to_owned());
     match start.split_once(' ').unwrap_or((&start, "")) {
         ("exit", code) => {
             let _ = writeln!(std::io::stderr(), "fake-claude was told to leave");

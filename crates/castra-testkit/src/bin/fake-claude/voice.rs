@@ -134,7 +134,7 @@ impl Voice {
 }
 
 /// `$CLAUDE_CONFIG_DIR/projects/<key>/<session>.jsonl`, where that folder can be made.
-fn transcript(session: &str) -> Option<PathBuf> {
+pub(crate) fn transcript(session: &str) -> Option<PathBuf> {
     let cwd = std::env::current_dir().ok()?;
     let key: String =
         cwd.to_str()?.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' }).collect();

@@ -234,10 +234,11 @@ impl Out {
             }
         }
         self.output = more.freeze();
-        let now = (seat.size(), seat.is_writable());
-        if self.sized && self.told != Some(now) {
-            self.told = Some(now);
-            self.small.push_back(Message::Binary(frame::size(now.0, now.1)));
+        if self.sized {
+            let now = (seat.size(), seat.is_writable());
+            if self.told.replace(now) != Some(now) {
+                self.small.push_back(Message::Binary(frame::size(now.0, now.1)));
+            }
         }
         drained
     }

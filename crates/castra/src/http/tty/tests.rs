@@ -6,10 +6,11 @@ use crate::http::standing::Standing;
 use castra_proto::TokenId;
 use castra_proto::api::Scope;
 use castra_supervisor::Caller;
-use futures::channel::mpsc;
+use futures::channel::mpsc as futures_mpsc;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// What a seat was asked to do.
@@ -27,22 +28,22 @@ struct Shared {
 }
 
 struct Fake {
-    output: mpsc::UnboundedReceiver<Option<Bytes>>,
-    over: mpsc::UnboundedReceiver<bool>,
+    output: mpsc::Receiver<Option<Bytes>>,
+    over: mpsc::Receiver<bool>,
     shared: Arc<Mutex<Shared>>,
     writable: bool,
 }
 
 impl Seat for Fake {
     async fn next(&mut self) -> Option<Bytes> {
-        match self.output.next().await {
+        match self.output.recv().await {
             Some(output) => output,
             None => std::future::pending().await,
         }
     }
 
     async fn is_over(&mut self) -> bool {
-        match self.over.next().await {
+        match self.over.recv().await {
             Some(over) => over,
             None => std::future::pending().await,
         }
@@ -77,15 +78,15 @@ impl Seat for Fake {
 
 /// Both directions of a socket; what is sent waits for a reader as a full socket does.
 struct Socket {
-    from: mpsc::UnboundedReceiver<Message>,
-    to: mpsc::Sender<Message>,
+    from: mpsc::Receiver<Message>,
+    to: futures_mpsc::Sender<Message>,
 }
 
 impl Stream for Socket {
     type Item = Result<Message, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.from.poll_next_unpin(cx).map(|message| message.map(Ok))
+        self.from.poll_recv(cx).map(|message| message.map(Ok))
     }
 }
 
@@ -111,11 +112,11 @@ impl Sink<Message> for Socket {
 }
 
 struct Viewer {
-    output: mpsc::UnboundedSender<Option<Bytes>>,
-    over: mpsc::UnboundedSender<bool>,
+    output: mpsc::Sender<Option<Bytes>>,
+    over: mpsc::Sender<bool>,
     shared: Arc<Mutex<Shared>>,
-    send: mpsc::UnboundedSender<Message>,
-    received: mpsc::Receiver<Message>,
+    send: mpsc::Sender<Message>,
+    received: futures_mpsc::Receiver<Message>,
     standing: Standing,
     token: TokenId,
     ended: JoinHandle<()>,
@@ -123,10 +124,10 @@ struct Viewer {
 
 impl Viewer {
     fn start(sized: bool, writable: bool) -> Self {
-        let (output, outputs) = mpsc::unbounded();
-        let (over, overs) = mpsc::unbounded();
-        let (send, from) = mpsc::unbounded();
-        let (to, received) = mpsc::channel(0);
+        let (output, outputs) = mpsc::channel(64);
+        let (over, overs) = mpsc::channel(64);
+        let (send, from) = mpsc::channel(64);
+        let (to, received) = futures_mpsc::channel(0);
         let shared = Arc::new(Mutex::new(Shared {
             done: Vec::new(),
             size: Size { rows: 50, cols: 200 },
@@ -152,11 +153,11 @@ impl Viewer {
     }
 
     fn say(&self, text: &'static str) {
-        self.send.unbounded_send(Message::Binary(Bytes::from_static(text.as_bytes()))).unwrap();
+        self.send.try_send(Message::Binary(Bytes::from_static(text.as_bytes()))).unwrap();
     }
 
     fn put(&self, bytes: impl Into<Bytes>) {
-        self.output.unbounded_send(Some(bytes.into())).unwrap();
+        self.output.try_send(Some(bytes.into())).unwrap();
     }
 
     async fn hear(&mut self) -> Bytes {
@@ -225,7 +226,7 @@ async fn what_a_viewer_does_reaches_its_seat() {
     for message in ["0ls", "9?", r#"1{"columns":100,"rows":30}"#, "2", "3", r#"{"AuthToken":"x"}"#, "0\r"] {
         viewer.say(message);
     }
-    viewer.send.unbounded_send(Message::Text("0text".into())).unwrap();
+    viewer.send.try_send(Message::Text("0text".into())).unwrap();
     let expected = [
         Done::Size(24, 80),
         Done::Typed("ls".into()),
@@ -265,13 +266,13 @@ async fn nobody_gets_in_without_the_ticket() {
 async fn a_session_that_ends_shows_its_last_screen_and_closes() {
     let mut viewer = Viewer::joined(false, true).await;
     viewer.put("last");
-    viewer.output.unbounded_send(None).unwrap();
+    viewer.output.try_send(None).unwrap();
     // Another run begins first: the viewer stays.
-    viewer.over.unbounded_send(false).unwrap();
+    viewer.over.try_send(false).unwrap();
     assert_eq!(viewer.hear().await, "0last");
     viewer.put("again");
-    viewer.output.unbounded_send(None).unwrap();
-    viewer.over.unbounded_send(true).unwrap();
+    viewer.output.try_send(None).unwrap();
+    viewer.over.try_send(true).unwrap();
     assert_eq!(viewer.hear().await, "0again");
     assert_eq!(viewer.closed().await, 1000);
 }
@@ -316,7 +317,7 @@ async fn keys_that_claude_does_not_read_wait_and_are_not_lost() {
     viewer.shared.lock().unwrap().full = false;
     let expected = [Done::Size(24, 80), Done::Typed("one".into()), Done::Typed("two".into())];
     // Pings of the time meanwhile are taken out of the way.
-    let pings = std::mem::replace(&mut viewer.received, mpsc::channel(0).1);
+    let pings = std::mem::replace(&mut viewer.received, futures_mpsc::channel(0).1);
     tokio::spawn(pings.for_each(|_| async {}));
     viewer.done_until("both, in order", |done| done == expected).await;
 }
@@ -327,7 +328,7 @@ async fn a_viewer_that_does_not_answer_is_gone() {
     for _ in 0..2 {
         assert!(matches!(viewer.received.next().await, Some(Message::Ping(_))));
     }
-    viewer.send.unbounded_send(Message::Pong(Bytes::new())).unwrap();
+    viewer.send.try_send(Message::Pong(Bytes::new())).unwrap();
     let mut pings = 0;
     while let Some(message) = viewer.received.next().await {
         assert!(matches!(message, Message::Ping(_)), "{message:?}");
