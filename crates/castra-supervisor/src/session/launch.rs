@@ -202,9 +202,7 @@ impl Actor<'_> {
             ),
         )?;
         self.put_files(files, &place, &launched).await?;
-        if self.spec.home == Home::Isolated {
-            first_run(files, &place, &launched.settled).await?;
-        }
+        self.first_run(files, &place, &launched.settled).await?;
         let (mut pty, mut tails) = (None, Vec::new());
         if self.spec.mode == Mode::Terminal {
             let only =
@@ -279,6 +277,27 @@ impl Actor<'_> {
         Ok(whole(self.engine.host.files(), at).await?.to_vec())
     }
 
+    /// Keeps claude's first-run screens away, in this run and for whoever opens this home later. A file of the user's
+    /// own is never changed; where they have none yet, a terminal would not come to its prompt.
+    async fn first_run(&self, files: &dyn Files, place: &Place, settled: &Settled) -> Result<()> {
+        let at = match (self.spec.home, self.spec.mode) {
+            (Home::Isolated, _) => At::dir(&place.config_dir, ".claude.json"),
+            (Home::User, Mode::Terminal) => At::dir(&place.home, ".claude.json"),
+            (Home::User, Mode::Stream) => return Ok(()),
+        };
+        let existing = match whole(files, at.clone()).await {
+            Ok(_) if self.spec.home == Home::User => return Ok(()),
+            Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok(),
+            Err(Error::Host(error)) if is_missing(&error) => None,
+            Err(error) => return Err(error),
+        };
+        let json = settled.claude_json(existing.clone());
+        if existing.as_ref() != Some(&json) {
+            crate::host::put(files, at, 0o600, false, json.to_string().into_bytes().into()).await?;
+        }
+        Ok(())
+    }
+
     /// Whether the conversation begins, goes on, or branches off.
     async fn conversation(&mut self, files: &dyn Files, place: &Place) -> Result<Conversation> {
         let own = *self.view.claude_session_id.get_or_insert_with(Uuid::new_v4);
@@ -304,22 +323,6 @@ impl Actor<'_> {
             None => Ok(Conversation::New(own)),
         }
     }
-}
-
-/// Keeps claude's first-run screens away, in this run and for whoever opens this home later.
-async fn first_run(files: &dyn Files, place: &Place, settled: &Settled) -> Result<()> {
-    let at = At::dir(&place.config_dir, ".claude.json");
-    let existing = match whole(files, at.clone()).await {
-        Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok(),
-        Err(Error::Host(error)) if is_missing(&error) => None,
-        Err(error) => return Err(error),
-    };
-    let json = settled.claude_json(existing.clone());
-    if existing.as_ref() == Some(&json) {
-        return Ok(());
-    }
-    crate::host::put(files, at, 0o600, false, json.to_string().into_bytes().into()).await?;
-    Ok(())
 }
 
 /// Copies a conversation's transcript, and what belongs to it, into this session's own home.
