@@ -80,7 +80,7 @@ buildKeys(at("keys"), (keys) => terminal.input(keys), () => terminal.modes.appli
 
 // An agent chose the address: the person sees it before going there, and it learns nothing of this page.
 function follow(address) {
-  const url = URL.parse ? URL.parse(address) : new URL(address);
+  const url = URL.canParse(address) && new URL(address);
   if (url && (url.protocol === "http:" || url.protocol === "https:") && confirm(`Open ${url.href}?`)) {
     open(url.href, "_blank", "noopener,noreferrer");
   }

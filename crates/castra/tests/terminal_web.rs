@@ -239,6 +239,14 @@ fn a_browser_is_signed_in_by_a_ticket_and_lives_as_long_as_the_token_that_made_i
     let named = format!("browser of {}", maker.info.id);
     assert!(listed["items"].as_array().unwrap().iter().any(|token| token["name"] == named.as_str()));
 
+    // So many at once, the oldest goes.
+    let oldest = Browser::sign_in(&daemon, &ticket(&http, json!({})).ticket);
+    let others: Vec<_> =
+        (0..31).map(|_| Browser::sign_in(&daemon, &ticket(&http, json!({})).ticket)).collect();
+    assert_eq!(browser.status(&session.path("")), 401, "it was the first of 33");
+    assert_eq!((oldest.status(&session.path("")), others[30].status(&session.path(""))), (200, 200));
+    let browser = oldest;
+
     // Without a ticket a cookie opens nothing; with one it does, once.
     assert_eq!(browser.open(&daemon, &session).err(), Some(Refused(401)));
     let seat = browser.terminal_token(&session);

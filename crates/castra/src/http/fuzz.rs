@@ -2,7 +2,8 @@
 
 use super::body::{NoFields, parse};
 use castra_proto::api::{
-    Backup, Control, CreateTicket, CreateToken, Fork, InstallClaude, Keys, SendMessage, SessionPatch, SignIn,
+    Backup, Control, CreateTicket, CreateToken, Fork, InstallClaude, Keys, Resume, SendMessage, SessionPatch,
+    SignIn,
 };
 use castra_proto::permission::PermissionAnswer;
 use castra_proto::{ErrorCode, SessionSpec};
@@ -28,7 +29,7 @@ macro_rules! bodies {
 }
 
 bodies! {
-    Backup Control CreateTicket CreateToken Fork InstallClaude Keys PermissionAnswer SendMessage SessionPatch
+    Backup Control CreateTicket CreateToken Fork InstallClaude Keys PermissionAnswer Resume SendMessage SessionPatch
     SessionSpec SignIn
 }
 

@@ -12,7 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use castra_proto::api::{CreateTicket, CreateToken, SignIn, SignedIn, Ticket, Token};
-use castra_proto::{ErrorCode, Timestamp};
+use castra_proto::{ErrorCode, Timestamp, TokenId};
 use castra_supervisor::Supervisor;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -76,12 +76,16 @@ async fn sign_in(
         session_id: newcomer.only,
         ttl_s: Some(stay.as_secs()),
     };
-    let created = api
+    let name = create.name.clone();
+    let (created, ended) = api
         .command(async move |supervisor: Supervisor| {
-            forget(&supervisor).await?;
-            supervisor.create_token(create).await
+            let ended = forget(&supervisor, name.as_deref()).await?;
+            Ok((supervisor.create_token(create).await?, ended))
         })
         .await?;
+    for token in ended {
+        api.standing.revoke(token);
+    }
     let (cookie, key) = browser::split(peer, &created.token)
         .ok_or_else(|| Refusal::new(ErrorCode::InvalidRequest, "browsers sign in over TCP"))?;
     let Token { scope, session_id, expires_at, .. } = created.info;
@@ -89,17 +93,26 @@ async fn sign_in(
     Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], answer).into_response())
 }
 
-/// Tokens of browsers that are over: nobody would remove them.
-async fn forget(supervisor: &Supervisor) -> castra_supervisor::Result<()> {
+/// Browsers of one maker that are signed in at once: an agent may make tickets too.
+const BROWSERS: usize = 32;
+
+/// Tokens of browsers that are over, which nobody else would remove, and the oldest of this name when there are
+/// too many.
+async fn forget(supervisor: &Supervisor, name: Option<&str>) -> castra_supervisor::Result<Vec<TokenId>> {
     let now = later(Duration::ZERO);
-    for token in supervisor.tokens().await? {
-        let of_browser = token.name.as_deref().is_some_and(browser::is_token_name);
-        if of_browser && token.expires_at.is_some_and(|end| end <= now) {
-            // Another sign-in may have been faster.
-            let _ = supervisor.delete_token(token.id).await;
-        }
+    let of_browser = |token: &Token| token.name.as_deref().is_some_and(browser::is_token_name);
+    let tokens = supervisor.tokens().await?.into_iter().filter(of_browser);
+    let (over, mut live): (Vec<_>, Vec<_>) =
+        tokens.partition(|token| token.expires_at.is_some_and(|end| end <= now));
+    live.retain(|token| token.name.as_deref() == name);
+    live.sort_by_key(|token| token.created_at);
+    let too_many = (live.len() + 1).saturating_sub(BROWSERS);
+    let ended: Vec<_> = over.iter().chain(live.iter().take(too_many)).map(|token| token.id).collect();
+    for id in &ended {
+        // Another sign-in may have been faster.
+        let _ = supervisor.delete_token(*id).await;
     }
-    Ok(())
+    Ok(ended)
 }
 
 fn later(after: Duration) -> Timestamp {
