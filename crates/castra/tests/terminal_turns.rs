@@ -12,28 +12,20 @@ use terminal::{answered, data_of, each, terminal, work};
 #[test]
 fn a_newcomer_reaches_the_prompt_without_a_dialog() {
     each(|cli, world, daemon| {
-        for home in ["isolated", "user"] {
-            let session = terminal(daemon, json!({"home": home, "sandbox": "off"}));
-            let message = session.answer_to(&session.send("hello"));
-            assert_eq!(answered(&message), ("You said: hello", true), "{cli} {home}");
-            let result = message.result.unwrap();
-            assert!(
-                result.usage["output_tokens"].as_u64().is_some_and(|n| n > 0),
-                "{cli} {home}: {result:?}"
-            );
-            let shown = session.wait_idle();
-            assert_eq!((shown.turns, shown.turn.n, shown.pending.len()), (1, 1, 0), "{cli} {home}");
-            assert!(shown.claude_session_id.is_some(), "{cli} {home}");
-            let asked =
-                session.events_of("permission_requested").len() + session.events_of("requires_action").len();
-            assert_eq!(asked, 0, "{cli} {home}");
-            let states: Vec<Value> =
-                data_of(&session, "state").iter().map(|data| data["to"].clone()).collect();
-            assert_eq!(states, ["queued", "starting", "idle", "running", "idle"], "{cli} {home}");
-            session.act("stop");
-        }
-        let calls = world.calls();
-        assert_eq!(calls.len(), 2, "{cli}");
+        let session = terminal(daemon, json!({}));
+        let message = session.answer_to(&session.send("hello"));
+        assert_eq!(answered(&message), ("You said: hello", true), "{cli}");
+        let result = message.result.unwrap();
+        assert!(result.usage["output_tokens"].as_u64().is_some_and(|n| n > 0), "{cli}: {result:?}");
+        let shown = session.wait_idle();
+        assert_eq!((shown.turns, shown.turn.n, shown.pending.len()), (1, 1, 0), "{cli}");
+        assert!(shown.claude_session_id.is_some(), "{cli}");
+        let asked =
+            session.events_of("permission_requested").len() + session.events_of("requires_action").len();
+        assert_eq!(asked, 0, "{cli}");
+        let states: Vec<Value> = data_of(&session, "state").iter().map(|data| data["to"].clone()).collect();
+        assert_eq!(states, ["queued", "starting", "idle", "running", "idle"], "{cli}");
+        assert_eq!(world.calls().len(), 1, "{cli}");
     });
 }
 
