@@ -77,6 +77,10 @@ impl Http {
         self.call(Method::POST, path, headers, body)
     }
 
+    pub fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.call(Method::PATCH, path, &[], body.to_string().into())
+    }
+
     /// # Panics
     /// When the daemon cannot be reached, or hangs up before the end of its answer.
     #[track_caller]
