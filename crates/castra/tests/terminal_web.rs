@@ -124,9 +124,7 @@ fn a_viewer_types_and_sees_the_answer_and_its_leaving_changes_nothing() {
     assert_eq!(tty.protocol.as_deref(), Some("tty"));
     assert_eq!(tty.titles, ["tui"]);
     assert_eq!(tty.settings, [json!({"disableLeaveAlert": true})]);
-    tty.type_keys("plums are purple");
-    tty.until_shown("plums are purple");
-    tty.type_keys("\r");
+    tty.enter("plums are purple");
     tty.until_shown("You said: plums are purple");
     let before = after_turns(&session, 1);
     drop(tty);
@@ -309,7 +307,7 @@ fn a_session_that_ends_says_so_and_can_be_joined_again() {
     let daemon = world.daemon();
     let session = terminal(&daemon);
     let mut tty = driver(&daemon, &session);
-    tty.type_keys("remember the plums\r");
+    tty.enter("remember the plums");
     tty.until_shown("You said: remember the plums");
     after_turns(&session, 1);
     session.act("stop");
@@ -322,9 +320,10 @@ fn a_session_that_ends_says_so_and_can_be_joined_again() {
     assert_eq!(late.until_closed(), 1000);
     assert!(late.output > 0);
     session.act("resume");
+    session.wait_idle();
     let mut again = driver(&daemon, &session);
     again.until_shown("remember the plums");
-    again.type_keys("and more\r");
+    again.enter("and more");
     again.until_shown("You said: and more");
 }
 
@@ -342,7 +341,7 @@ fn a_daemon_that_is_killed_is_found_again_with_the_same_screen_and_the_same_sign
     };
     let mut tty = join(&daemon);
     tty.until_shown(PROMPT);
-    tty.type_keys("tell me slowly\r");
+    tty.enter("tell me slowly");
     tty.until_shown("It goes one");
     daemon.kill9();
     assert_eq!(tty.until_closed(), 0, "it did not say goodbye");
@@ -353,7 +352,7 @@ fn a_daemon_that_is_killed_is_found_again_with_the_same_screen_and_the_same_sign
     again.until("its own size", |tty| {
         tty.sizes.last() == Some(&json!({"columns": 100, "rows": 30, "writable": true}))
     });
-    again.type_keys("still here\r");
+    again.enter("still here");
     again.until_shown("You said: still here");
 }
 
@@ -364,7 +363,7 @@ fn who_comes_before_the_daemon_has_read_the_log_again_sees_the_screen_of_an_idle
     let session = terminal(&daemon);
     let approve = token(&daemon, json!({"scope": "approve"})).token;
     let mut tty = driver(&daemon, &session);
-    tty.type_keys("plums are purple\r");
+    tty.enter("plums are purple");
     tty.until_shown("You said: plums are purple");
     after_turns(&session, 1);
     tty.take();
@@ -387,14 +386,14 @@ fn a_viewer_that_stalls_or_sends_too_much_is_its_own_trouble() {
     let mut other = driver(&daemon, &session);
     // `stalled` takes nothing from here on.
     for round in 0..3 {
-        other.type_keys(&format!("round {round}\r"));
+        other.enter(&format!("round {round}"));
         other.until_shown(&format!("You said: round {round}"));
         session.wait_idle();
     }
     stalled.until_shown("You said: round 2");
     // Paused by its own wish, and back.
     stalled.say("2");
-    other.type_keys("while paused\r");
+    other.enter("while paused");
     other.until_shown("You said: while paused");
     stalled.take();
     assert!(!stalled.screen().contains("You said: while paused"), "{}", stalled.screen());

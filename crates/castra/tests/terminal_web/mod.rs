@@ -87,6 +87,14 @@ impl Tty {
         self.say(&format!("0{keys}"));
     }
 
+    /// Types a line as a person does: an Enter in one piece with its text may be taken for part of a paste, and is lost.
+    #[track_caller]
+    pub(crate) fn enter(&mut self, line: &str) {
+        self.type_keys(line);
+        self.until_shown(line);
+        self.type_keys("\r");
+    }
+
     /// Takes what is there; false when the connection is over.
     pub(crate) fn take(&mut self) -> bool {
         if self.closed.is_some() {
