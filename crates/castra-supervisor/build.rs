@@ -9,9 +9,9 @@ use std::process::Command;
 fn main() {
     let manifest = PathBuf::from(var("CARGO_MANIFEST_DIR"));
     let out = PathBuf::from(var("OUT_DIR"));
-    let crates = manifest.parent().map(PathBuf::from).unwrap_or_default();
+    // Relative: a target directory may be shared by several checkouts, and each is to look at its own.
     for path in ["castra-shim/src", "castra-shim/Cargo.toml", "castra-proto/src", "castra-proto/Cargo.toml"] {
-        println!("cargo::rerun-if-changed={}", crates.join(path).display());
+        println!("cargo::rerun-if-changed=../{path}");
     }
     println!("cargo::rerun-if-changed=build.rs");
 

@@ -35,7 +35,20 @@ pub(super) struct Answering {
     steps: VecDeque<answer::Step>,
     then: Expect,
     n: u32,
+    /// What the dialog says, and since when claude has waited in it: the next one is not to be answered with it.
+    dialog: (String, Option<u64>),
+    /// The keys that were pressed last, and when.
+    pressed: Vec<u8>,
+    since: Instant,
+    /// The option that was selected when a probe was pressed.
+    probed: Option<u8>,
 }
+
+/// After which a key that nothing came of is looked into, and after which an answer is given up.
+const UNHEARD: Duration = Duration::from_secs(2);
+const GIVEN_UP: Duration = Duration::from_secs(15);
+/// Moves the selection and chooses nothing: where it is seen to have moved, the key before it was lost.
+const DOWN: &[u8] = b"\x1b[B";
 
 impl Actor<'_> {
     /// claude waits in a dialog, by its own word.
@@ -142,8 +155,12 @@ impl Actor<'_> {
             // With the next look.
             return Ok(());
         }
+        let mut answered = String::new();
         let steps = match self.look() {
-            Screen::Dialog(dialog) => answer::answer(&dialog, given).map_err(|error| error.to_string()),
+            Screen::Dialog(dialog) => {
+                answered = text_of(&dialog);
+                answer::answer(&dialog, given).map_err(|error| error.to_string())
+            }
             Screen::Prompt(_) | Screen::Busy(_) => Err("the dialog is gone".to_owned()),
             // Being drawn; or nothing that keys can be pressed into.
             Screen::FirstRun(_) | Screen::Unknown => return Ok(()),
@@ -158,7 +175,10 @@ impl Actor<'_> {
         };
         let Some(first) = steps.pop_front() else { return Ok(()) };
         if let Some(tty) = &mut self.tty {
-            tty.answering = Some(Answering { command, steps, then: first.then, n: 1 });
+            let dialog = (answered, tty.waiting_ms());
+            let (then, pressed, since) = (first.then, first.bytes.clone(), Instant::now());
+            tty.answering =
+                Some(Answering { command, steps, then, n: 1, dialog, pressed, since, probed: None });
         }
         self.write(command.0, &first.bytes).await
     }
@@ -172,13 +192,15 @@ impl Actor<'_> {
             _ => None,
         };
         let Some(tty) = &mut self.tty else { return Ok(()) };
+        let waiting = tty.waiting_ms();
         let Some(answering) = &mut tty.answering else { return Ok(()) };
-        if shown.is_none() {
-            // Answered, by castra or by somebody at the keyboard.
-            tty.answering = None;
-            return Ok(());
-        }
         if !is_met(answering.then, shown.as_ref()) {
+            let now = shown.as_ref().map(|dialog| (text_of(dialog), waiting));
+            if now.as_ref() == Some(&answering.dialog) {
+                return self.press_again(shown).await;
+            }
+            // Answered, by castra or by somebody at the keyboard; what stands there now is another one.
+            tty.answering = None;
             return Ok(());
         }
         let Some(step) = answering.steps.pop_front() else {
@@ -186,10 +208,58 @@ impl Actor<'_> {
             return Ok(());
         };
         answering.then = step.then;
+        (answering.pressed, answering.since) = (step.bytes.clone(), Instant::now());
         let id = Uuid::new_v5(&answering.command.0, &answering.n.to_be_bytes());
         answering.n += 1;
         self.write(id, &step.bytes).await
     }
+}
+
+impl Actor<'_> {
+    /// A key right after a dialog has appeared may be lost (docs/terminal.md). One that was merely slow must not come
+    /// twice, or it answers the next dialog: a probe comes between them.
+    async fn press_again(&mut self, shown: Option<Dialog>) -> Result<()> {
+        let selected = shown.iter().flat_map(|dialog| &dialog.options).find(|option| option.selected);
+        let (Some(selected), Some(tty)) = (selected.map(|option| option.number), &mut self.tty) else {
+            return Ok(());
+        };
+        let Some(answering) = &mut tty.answering else { return Ok(()) };
+        let silent = answering.since.elapsed();
+        if silent >= GIVEN_UP {
+            // Asked anew: whoever answered sees that it came to nothing.
+            tty.answering = None;
+            self.view.terminal.asked = None;
+            return Ok(());
+        }
+        let is_choice = matches!(answering.pressed.as_slice(), [b'1'..=b'9']);
+        if !is_choice || silent < UNHEARD {
+            return Ok(());
+        }
+        let keys = match answering.probed.take() {
+            None => {
+                answering.probed = Some(selected);
+                DOWN.to_vec()
+            }
+            Some(before) if before == selected => {
+                answering.probed = Some(before);
+                return Ok(());
+            }
+            Some(_) => answering.pressed.clone(),
+        };
+        answering.since = Instant::now();
+        self.write(Uuid::new_v4(), &keys).await
+    }
+}
+
+impl Tty {
+    /// Since when claude waits, by its own clock.
+    fn waiting_ms(&self) -> Option<u64> {
+        self.state.as_ref().filter(|_| self.is_waiting()).and_then(|state| state.since_ms)
+    }
+}
+
+fn text_of(dialog: &Dialog) -> String {
+    format!("{}\n{}\n{}", dialog.title, dialog.body, dialog.question)
 }
 
 fn is_met(expect: Expect, dialog: Option<&Dialog>) -> bool {

@@ -271,7 +271,8 @@ impl Actor<'_> {
                     self.write(Uuid::new_v5(&id.0, format!("probe {enters}").as_bytes()), PROBE).await?;
                     Step::Probed
                 }
-                Screen::Prompt(_) if since.elapsed() >= LOST && self.is_at_rest() => {
+                // A slash command need not leave a trace: its end is found by the screen.
+                Screen::Prompt(_) if since.elapsed() >= LOST && self.is_at_rest() && !self.has_command() => {
                     self.lost_message(id);
                     return Ok(());
                 }

@@ -1,6 +1,6 @@
 //! The turn in the fold: its messages, from delivery to answer, and its result.
 
-use super::{Added, Effect, View};
+use super::{Added, Effect, InFlight, View};
 use castra_claude::fact::ResultFact;
 use castra_proto::api::TurnResult;
 use castra_proto::{ErrorCode, MessageId, OwnKind, Problem, Timestamp};
@@ -98,7 +98,9 @@ impl View {
     /// the CLI does not replay what it handles by itself.
     pub(super) fn turn_over(&mut self, at: Timestamp, added: &mut Added) {
         self.turn.ended_at.get_or_insert(at);
-        let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.turn_began) else { return };
+        let command = self.terminal.command.as_ref().map(|open| open.message);
+        let is_over = |in_flight: &mut InFlight| in_flight.turn_began && Some(in_flight.message) != command;
+        let Some(in_flight) = self.in_flight.take_if(is_over) else { return };
         let message = in_flight.message;
         self.say_delivered(message, at, added);
         match self.turn.result.clone() {
