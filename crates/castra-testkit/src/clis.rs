@@ -1,5 +1,7 @@
 //! The real CLIs that tests run with. There is no skipping: without one the test fails and says what to do.
 
+use crate::daemon::Daemon;
+use crate::world::World;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -30,6 +32,14 @@ pub fn clis() -> Vec<Cli> {
         "CASTRA_TEST_CLAUDE is not set: these tests need the real CLI. Run `./test`, which fetches it"
     );
     paths.into_iter().map(|path| Cli { version: version(&path), path }).collect()
+}
+
+/// A world and a daemon for each of them.
+pub fn each(program: &str, script: &str, test: impl Fn(&Cli, &World, &mut Daemon<'_>)) {
+    for cli in clis() {
+        let world = World::new(program, &cli.path, script);
+        test(&cli, &world, &mut world.daemon());
+    }
 }
 
 fn version(path: &std::path::Path) -> String {

@@ -17,7 +17,7 @@ pub mod tmux;
 mod wait;
 mod world;
 
-pub use clis::{Cli, clis};
+pub use clis::{Cli, clis, each};
 pub use command::Output;
 pub use daemon::Daemon;
 pub use events::Events;

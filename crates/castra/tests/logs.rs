@@ -4,7 +4,7 @@
 use castra_proto::RunState;
 #[cfg(feature = "failpoints")]
 use castra_testkit::wait_until;
-use castra_testkit::{Cli, DEADLINE, Daemon, Session, World, clis, wait_for};
+use castra_testkit::{DEADLINE, Session, World, clis, each, wait_for};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -19,13 +19,6 @@ reply.blocks = [{ text = "a word and another ", repeat = 2000 }]
 name = "echo"
 reply.text = "You said: {{last_user}}"
 "#;
-
-fn each(test: impl Fn(&Cli, &World, Daemon<'_>)) {
-    for cli in clis() {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        test(&cli, &world, world.daemon());
-    }
-}
 
 fn log_dir(world: &World, session: &Session, run: u32) -> PathBuf {
     world.home().join(format!("sessions/{}/runs/{run}/log", session.id))
@@ -73,7 +66,7 @@ fn export(world: &World, session: &Session) -> String {
 
 #[test]
 fn a_log_is_compressed_when_its_run_is_over_and_reads_as_before() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = daemon.session(json!({}));
         session.ask("at length, please");
         session.ask("and briefly");

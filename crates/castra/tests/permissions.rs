@@ -3,7 +3,7 @@
 
 use castra_proto::permission::{PermissionKind, PermissionState};
 use castra_proto::{ErrorCode, RunState};
-use castra_testkit::{Cli, Daemon, Session, World, clis, wait_for};
+use castra_testkit::{Session, each, wait_for};
 use serde_json::{Value, json};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -25,13 +25,6 @@ when.tool_result = {}
 reply.text = "done"
 "#;
 
-fn each(test: impl Fn(&Cli, &World, &Daemon<'_>)) {
-    for cli in clis() {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        test(&cli, &world, &world.daemon());
-    }
-}
-
 fn work(session: &Session) -> PathBuf {
     session.show().cwd.expect("a folder").into()
 }
@@ -52,7 +45,7 @@ fn result_of(session: &Session, message: &castra_proto::api::MessageAccepted) ->
 
 #[test]
 fn run_without_a_terminal_says_which_command_answers_and_waits() {
-    each(|cli, world, _| {
+    each(CASTRA, SCRIPT, |cli, world, _| {
         let run = world.castra(["run", "--fresh"]).args(world.run_flags());
         let mut child = run.arg("touch a.txt").spawn();
         let mut stderr = child.stderr.take().unwrap();
@@ -84,7 +77,7 @@ fn run_without_a_terminal_says_which_command_answers_and_waits() {
 
 #[test]
 fn what_is_asked_and_what_approve_does() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = daemon.session(json!({}));
         let message = session.send("touch a.txt");
         let request = session.wait_permission();
@@ -114,7 +107,7 @@ fn what_is_asked_and_what_approve_does() {
 
 #[test]
 fn deny_tells_claude_why() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = daemon.session(json!({}));
         let message = session.send("touch a.txt");
         session.wait_permission();
@@ -126,7 +119,7 @@ fn deny_tells_claude_why() {
 
 #[test]
 fn another_input_runs_instead_of_the_one_that_was_asked() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = daemon.session(json!({}));
         let message = session.send("touch a.txt");
         let request = session.wait_permission();
@@ -142,7 +135,7 @@ fn another_input_runs_instead_of_the_one_that_was_asked() {
 
 #[test]
 fn remember_is_shown_and_then_nothing_is_asked_again() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = daemon.session(json!({}));
         let first = session.send("touch a.txt");
         let request = session.wait_permission();
@@ -163,7 +156,7 @@ fn remember_is_shown_and_then_nothing_is_asked_again() {
 
 #[test]
 fn a_denial_with_interrupt_ends_the_turn() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = daemon.session(json!({}));
         let message = session.send("touch a.txt");
         let request = session.wait_permission();

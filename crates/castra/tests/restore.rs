@@ -5,7 +5,7 @@
 use castra_proto::api::{Message, MessageAccepted, MessageState};
 use castra_proto::session::ExitCause;
 use castra_proto::{ErrorCode, Event, RunState};
-use castra_testkit::{Cli, DEADLINE, Daemon, Session, World, clis, normalise, wait_for, wait_until};
+use castra_testkit::{DEADLINE, Daemon, Session, World, each, normalise, wait_for, wait_until};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -45,13 +45,6 @@ fn backup(world: &World) {
     world.cli(["backup", world.root().join("backup.db").to_str().unwrap()]).ok();
 }
 
-fn each(test: impl Fn(&Cli, &World, Daemon<'_>)) {
-    for cli in clis() {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        test(&cli, &world, world.daemon());
-    }
-}
-
 /// What a person would call the conversation: who said what, and how it went.
 fn story(session: &Session) -> Vec<String> {
     normalise(&session.events()).iter().map(|one| format!("{one:?}")).collect()
@@ -76,7 +69,7 @@ fn continued(session: &Session, id: &str) -> u16 {
 
 #[test]
 fn what_came_after_the_backup_is_brought_forward() {
-    each(|cli, world, mut daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let live = daemon.session(json!({"name": "live"}));
         live.ask("first of the living");
         let over = daemon.session(json!({"name": "over"}));
@@ -121,7 +114,7 @@ fn what_came_after_the_backup_is_brought_forward() {
         let head = live.events().last().unwrap().seq;
         let calls = world.calls().len();
 
-        restore(world, &mut daemon);
+        restore(world, daemon);
         let shown = wait_for(
             "the second run of the living",
             || Some(live.show()).filter(|shown| shown.run == 2 && shown.state == RunState::Idle),

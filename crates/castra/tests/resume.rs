@@ -4,7 +4,7 @@
 use castra_proto::api::{Page, TranscriptInfo};
 use castra_proto::session::ExitCause;
 use castra_proto::{ErrorCode, RunState};
-use castra_testkit::{Cli, Daemon, Session, World, clis};
+use castra_testkit::{Session, World, clis, each};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,13 +20,6 @@ reply.text = "before this: {{user_texts}}"
 name = "echo"
 reply.text = "You said: {{last_user}}"
 "#;
-
-fn each(test: impl Fn(&Cli, &World, &Daemon<'_>)) {
-    for cli in clis() {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        test(&cli, &world, &world.daemon());
-    }
-}
 
 /// Every transcript below a folder, with its bytes.
 fn transcripts(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -53,7 +46,7 @@ fn projects(world: &World, session: &Session) -> PathBuf {
 
 #[test]
 fn a_stopped_session_is_resumed_with_its_memory() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = daemon.session(json!({"name": "plum"}));
         session.ask("the word is plum");
         let before = session.show();
@@ -79,7 +72,7 @@ fn a_stopped_session_is_resumed_with_its_memory() {
 
 #[test]
 fn a_fork_knows_everything_and_changes_nothing() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let parent = daemon.session(json!({}));
         parent.ask("the word is plum");
         parent.act("stop");
@@ -107,7 +100,7 @@ fn a_fork_knows_everything_and_changes_nothing() {
 
 #[test]
 fn a_conversation_that_castra_did_not_start_is_adopted() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let output = Command::new(&cli.path)
             .args(["-p", "--output-format", "json", "the word is plum"])
             .env_clear()

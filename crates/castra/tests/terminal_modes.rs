@@ -7,9 +7,9 @@ mod terminal;
 use castra_proto::RunState;
 use castra_proto::api::{MessageAccepted, Screen};
 use castra_proto::spec::Mode;
-use castra_testkit::{DEADLINE, Session, wait_until};
+use castra_testkit::{DEADLINE, Session, each, wait_until};
 use serde_json::json;
-use terminal::{CASTRA, answered, data_of, each, screen, terminal};
+use terminal::{CASTRA, SCRIPT, answered, data_of, screen, terminal};
 
 fn command(session: &Session, command: &str) -> MessageAccepted {
     session.http.post(&session.path("/messages"), &json!({ "command": command })).expect(202)
@@ -28,7 +28,7 @@ fn resumed(session: &Session, mode: &str) {
 
 #[test]
 fn a_slash_command_is_a_call_of_its_own_and_has_a_result() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = terminal(daemon, json!({}));
         session.wait_idle();
         let refused = session.http.post(&session.path("/messages"), &json!({"command": "hello"}));
@@ -49,7 +49,7 @@ fn a_slash_command_is_a_call_of_its_own_and_has_a_result() {
 
 #[test]
 fn modes_and_models_are_changed_while_it_lives() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = terminal(daemon, json!({}));
         session.ask("hello");
         session.wait_idle();
@@ -71,7 +71,7 @@ fn modes_and_models_are_changed_while_it_lives() {
 
 #[test]
 fn one_conversation_is_a_stream_and_a_terminal_in_turn() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = terminal(daemon, json!({"tui": {"focus": true}}));
         session.ask("the word is plum");
         resumed(&session, "stream");

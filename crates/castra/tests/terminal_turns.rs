@@ -5,13 +5,13 @@ mod terminal;
 
 use castra_proto::RunState;
 use castra_proto::api::{MessageAccepted, MessageState};
-use castra_testkit::{DEADLINE, wait_until};
+use castra_testkit::{DEADLINE, each, wait_until};
 use serde_json::{Value, json};
-use terminal::{answered, data_of, each, terminal, work};
+use terminal::{CASTRA, SCRIPT, answered, data_of, terminal, work};
 
 #[test]
 fn a_newcomer_reaches_the_prompt_without_a_dialog() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = terminal(daemon, json!({}));
         let message = session.answer_to(&session.send("hello"));
         assert_eq!(answered(&message), ("You said: hello", true), "{cli}");
@@ -31,7 +31,7 @@ fn a_newcomer_reaches_the_prompt_without_a_dialog() {
 
 #[test]
 fn two_turns_share_one_memory_and_each_has_one_result() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = terminal(daemon, json!({}));
         assert_eq!(session.ask("the word is plum"), "You said: the word is plum", "{cli}");
         let remembered = session.ask("what did I say?");
@@ -44,7 +44,7 @@ fn two_turns_share_one_memory_and_each_has_one_result() {
 
 #[test]
 fn an_interrupt_ends_the_turn_and_the_session_goes_on() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = terminal(daemon, json!({"allowed_tools": ["Bash"]}));
         for text in ["go on for ever", "sleep a while", "never answer"] {
             let turn = session.wait_idle().turn.n;
@@ -65,7 +65,7 @@ fn an_interrupt_ends_the_turn_and_the_session_goes_on() {
 
 #[test]
 fn messages_to_a_busy_session_arrive_once_and_in_order() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = terminal(daemon, json!({}));
         let texts: Vec<String> = std::iter::once("count slowly".to_owned())
             .chain((1..=5).map(|n| format!("message {n}")))
@@ -90,7 +90,7 @@ fn messages_to_a_busy_session_arrive_once_and_in_order() {
 
 #[test]
 fn what_a_turn_can_come_to() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = terminal(daemon, json!({"allowed_tools": ["Bash"]}));
         let turn = |text: &str| session.answer_to(&session.send(text));
         let failed = turn("fail with 400").result.expect("a result");
@@ -115,7 +115,7 @@ fn what_a_turn_can_come_to() {
 
 #[test]
 fn a_stopped_session_is_resumed_with_its_memory_and_forked_without_a_change() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = terminal(daemon, json!({"name": "plum"}));
         session.ask("the word is plum");
         let before = session.show();
@@ -139,7 +139,7 @@ fn a_stopped_session_is_resumed_with_its_memory_and_forked_without_a_change() {
 
 #[test]
 fn clear_begins_a_conversation_that_is_followed() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = terminal(daemon, json!({}));
         session.ask("the word is plum");
         let before = session.show().claude_session_id.expect("a conversation");

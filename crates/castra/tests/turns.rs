@@ -3,7 +3,7 @@
 
 use castra_proto::api::{MessageAccepted, MessageState};
 use castra_proto::{ErrorCode, RunState};
-use castra_testkit::{Cli, Daemon, World, clis};
+use castra_testkit::each;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -29,16 +29,9 @@ name = "echo"
 reply.text = "You said: {{last_user}}"
 "#;
 
-fn each(test: impl Fn(&Cli, &World, &Daemon<'_>)) {
-    for cli in clis() {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        test(&cli, &world, &world.daemon());
-    }
-}
-
 #[test]
 fn two_turns_share_one_memory() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = daemon.session(json!({}));
         assert_eq!(session.ask("the word is plum"), "You said: the word is plum", "{cli}");
         let remembered = session.ask("what did I say?");
@@ -50,7 +43,7 @@ fn two_turns_share_one_memory() {
 
 #[test]
 fn an_interrupt_in_mid_stream_ends_the_turn_and_the_session_goes_on() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = daemon.session(json!({}));
         let live = session.follow(0);
         let message = session.send("go on for ever");
@@ -74,7 +67,7 @@ fn an_interrupt_in_mid_stream_ends_the_turn_and_the_session_goes_on() {
 
 #[test]
 fn messages_to_a_busy_session_arrive_once_and_in_order() {
-    each(|cli, world, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let session = daemon.session(json!({}));
         let texts: Vec<String> = std::iter::once("count slowly".to_owned())
             .chain((1..=5).map(|n| format!("message {n}")))
@@ -102,7 +95,7 @@ fn messages_to_a_busy_session_arrive_once_and_in_order() {
 
 #[test]
 fn what_a_busy_session_can_be_told_to_do_with_a_message() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = daemon.session(json!({}));
         let endless = session.send("go on for ever");
         session.wait_state(RunState::Running);
@@ -125,7 +118,7 @@ fn what_a_busy_session_can_be_told_to_do_with_a_message() {
 
 #[test]
 fn clear_begins_a_conversation_that_is_followed() {
-    each(|cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
         let session = daemon.session(json!({}));
         session.ask("the word is plum");
         let before = session.show().claude_session_id.expect("a conversation");

@@ -79,6 +79,8 @@ pub(crate) struct TerminalView {
     pub state: Option<String>,
     /// The dialog that was asked about last. It stays on the screen for a moment after its answer.
     pub asked: Option<String>,
+    /// Answers that came to nothing: what is asked again is another request.
+    pub in_vain: u32,
     /// A slash command that was entered and has not come to its end.
     pub command: Option<OpenCommand>,
 }

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use castra_proto::api::{Message, MessageState, Screen};
-use castra_testkit::{Cli, Daemon, Session, World, clis};
+use castra_testkit::{Daemon, Session};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -80,13 +80,6 @@ reply.blocks = [
 name = "echo"
 reply.text = "You said: {{last_user}}"
 "#;
-
-pub(crate) fn each(test: impl Fn(&Cli, &World, &Daemon<'_>)) {
-    for cli in clis() {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        test(&cli, &world, &world.daemon());
-    }
-}
 
 /// A session on a terminal; `fields` of a SessionSpec.
 #[track_caller]

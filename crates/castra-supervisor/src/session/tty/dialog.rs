@@ -1,7 +1,7 @@
 //! What claude asks on its screen, and the keys that answer it. A screen that nobody knows is shown to somebody, and
 //! nothing is pressed into it.
 
-use super::Tty;
+use super::{Tty, UNHEARD};
 use crate::Result;
 use crate::engine::now;
 use crate::session::actor::Actor;
@@ -42,11 +42,12 @@ pub(super) struct Answering {
     since: Instant,
     /// The option that was selected when a probe was pressed.
     probed: Option<u8>,
+    tries: u32,
 }
 
-/// After which a key that nothing came of is looked into, and after which an answer is given up.
-const UNHEARD: Duration = Duration::from_secs(2);
+/// After which an answer is given up.
 const GIVEN_UP: Duration = Duration::from_secs(15);
+const TRIES: u32 = 3;
 /// Moves the selection and chooses nothing: where it is seen to have moved, the key before it was lost.
 const DOWN: &[u8] = b"\x1b[B";
 
@@ -59,7 +60,9 @@ impl Actor<'_> {
             return;
         }
         let since = tty.state.as_ref().and_then(|state| state.since_ms).unwrap_or_default();
-        let id = Uuid::new_v5(&self.run.id.0, format!("dialog {since}").as_bytes()).to_string();
+        let id =
+            Uuid::new_v5(&self.run.id.0, format!("dialog {since} {}", self.view.terminal.in_vain).as_bytes())
+                .to_string();
         if !self.view.pending.is_empty() || self.view.terminal.asked.as_ref() == Some(&id) {
             return;
         }
@@ -177,8 +180,17 @@ impl Actor<'_> {
         if let Some(tty) = &mut self.tty {
             let dialog = (answered, tty.waiting_ms());
             let (then, pressed, since) = (first.then, first.bytes.clone(), Instant::now());
-            tty.answering =
-                Some(Answering { command, steps, then, n: 1, dialog, pressed, since, probed: None });
+            tty.answering = Some(Answering {
+                command,
+                steps,
+                then,
+                n: 1,
+                dialog,
+                pressed,
+                since,
+                probed: None,
+                tries: 0,
+            });
         }
         self.write(command.0, &first.bytes).await
     }
@@ -213,9 +225,7 @@ impl Actor<'_> {
         answering.n += 1;
         self.write(id, &step.bytes).await
     }
-}
 
-impl Actor<'_> {
     /// A key right after a dialog has appeared may be lost (docs/terminal.md). One that was merely slow must not come
     /// twice, or it answers the next dialog: a probe comes between them.
     async fn press_again(&mut self, shown: Option<Dialog>) -> Result<()> {
@@ -225,10 +235,10 @@ impl Actor<'_> {
         };
         let Some(answering) = &mut tty.answering else { return Ok(()) };
         let silent = answering.since.elapsed();
-        if silent >= GIVEN_UP {
+        if silent >= GIVEN_UP || answering.tries >= TRIES {
             // Asked anew: whoever answered sees that it came to nothing.
             tty.answering = None;
-            self.view.terminal.asked = None;
+            self.view.terminal.in_vain += 1;
             return Ok(());
         }
         let is_choice = matches!(answering.pressed.as_slice(), [b'1'..=b'9']);
@@ -244,7 +254,10 @@ impl Actor<'_> {
                 answering.probed = Some(before);
                 return Ok(());
             }
-            Some(_) => answering.pressed.clone(),
+            Some(_) => {
+                answering.tries += 1;
+                answering.pressed.clone()
+            }
         };
         answering.since = Instant::now();
         self.write(Uuid::new_v4(), &keys).await

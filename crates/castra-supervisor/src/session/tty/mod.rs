@@ -40,6 +40,8 @@ use uuid::Uuid;
 
 /// Silence of the terminal after which what was pasted is in the composer (facts/seed-packages.md §3).
 const QUIET: Duration = Duration::from_millis(300);
+/// After which a key that nothing came of is looked into.
+const UNHEARD: Duration = Duration::from_secs(2);
 /// Between two looks at a screen that is not ready for what is to be done.
 const LOOK: Duration = Duration::from_millis(50);
 const ESC: &[u8] = b"\x1b";
@@ -137,6 +139,11 @@ impl Tty {
         let (at, here) = self.clock;
         self.tail.due().map(|due| here + Duration::from_nanos(due.saturating_sub(at)))
     }
+}
+
+/// Something stands in the composer.
+fn holds(screen: &Screen) -> bool {
+    matches!(screen, Screen::Prompt(composer) | Screen::Busy(composer) if !composer.text.is_empty())
 }
 
 impl Actor<'_> {

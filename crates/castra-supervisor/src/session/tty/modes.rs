@@ -1,6 +1,6 @@
 //! Live changes of model, effort and permission mode, which on a terminal are a slash command and a key.
 
-use super::Tty;
+use super::holds;
 use crate::Result;
 use crate::session::actor::Actor;
 use castra_claude::terminal::answer;
@@ -133,7 +133,7 @@ impl Actor<'_> {
                 self.write(Uuid::new_v4(), SHIFT_TAB).await?;
             }
             (To::Command { entered, .. }, ref shown @ Screen::Prompt(_))
-                if !*entered && quiet && Tty::holds(shown) =>
+                if !*entered && quiet && holds(shown) =>
             {
                 *entered = true;
                 *since = Instant::now();

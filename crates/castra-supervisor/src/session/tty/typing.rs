@@ -3,7 +3,7 @@
 //! An Enter may be lost, and one that was merely slow must not come twice: a blank, whose effect can be seen, comes
 //! between them (docs/terminal.md).
 
-use super::{QUIET, Tty};
+use super::{QUIET, UNHEARD};
 use crate::Result;
 use crate::engine::now;
 use crate::failpoint::failpoint;
@@ -22,14 +22,12 @@ use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
 
-/// After which an Enter that nothing came of is looked into.
-const UNHEARD: Duration = Duration::from_secs(2);
 const ENTERS: u32 = 5;
 /// Clears a composer of one line. Alone in its write, as any key: claude takes several characters for pasted text.
 const CLEAR: &[u8] = b"\x15";
 /// Clears one of several lines. In an empty one it arms the exit, and a second then ends claude.
 const CLEAR_ALL: &[u8] = b"\x03";
-/// After which a key that ends claude when it is pressed twice is harmless again: it is armed for 0.8 s.
+/// After which a key that ends claude when it is pressed twice may be pressed again.
 const DISARMED: Duration = Duration::from_secs(3);
 /// Silence for each 100 kB of a text on top of [`QUIET`]: an end that is repeated in it is on the screen early.
 const QUIET_PER_100_KB: Duration = Duration::from_secs(1);
@@ -85,12 +83,23 @@ fn text_of(body: &SendMessage) -> String {
     castra_claude::input::in_context(body.context.as_deref(), &text)
 }
 
-fn read(body: &str) -> Option<(Typed, String, bool)> {
-    let body: SendMessage = serde_json::from_str(body).ok()?;
-    Some((typed(&body).ok()?, text_of(&body), body.command.is_some()))
-}
-
 impl Typing {
+    fn new(message: MessageId, body: &str, step: Step) -> Option<Self> {
+        let body: SendMessage = serde_json::from_str(body).ok()?;
+        Some(Self {
+            message,
+            typed: typed(&body).ok()?,
+            text: text_of(&body),
+            is_command: body.command.is_some(),
+            step,
+            since: Instant::now(),
+            pastes: 0,
+            enters: 0,
+            cleared: false,
+            cursor: None,
+        })
+    }
+
     fn is_entered(&self) -> bool {
         matches!(self.step, Step::Entered | Step::Probed)
     }
@@ -110,12 +119,6 @@ impl Typing {
     }
 }
 
-impl Tty {
-    pub(super) fn holds(screen: &Screen) -> bool {
-        matches!(screen, Screen::Prompt(composer) | Screen::Busy(composer) if !composer.text.is_empty())
-    }
-}
-
 impl Actor<'_> {
     /// A message that an earlier daemon entered and nobody saw back: it is waited for, and entered again if it still
     /// stands in the composer.
@@ -129,22 +132,13 @@ impl Actor<'_> {
 
     /// A message's Enter is in the log: from now on the transcript may tell of it.
     pub(crate) fn entered(&mut self, message: MessageId, body: &str) {
-        let (Some((typed, text, is_command)), Some(tty)) = (read(body), &mut self.tty) else { return };
-        tty.sent = Some((message.0, text.clone()));
+        let (Some(typing), Some(tty)) = (Typing::new(message, body, Step::Entered), &mut self.tty) else {
+            return;
+        };
+        let is_command = typing.is_command;
+        tty.sent = Some((message.0, typing.text.clone()));
         if tty.typing.as_ref().is_none_or(|typing| typing.message != message) {
-            let (step, since) = (Step::Entered, Instant::now());
-            tty.typing = Some(Typing {
-                message,
-                typed,
-                text,
-                is_command,
-                step,
-                since,
-                pastes: 0,
-                enters: 0,
-                cleared: false,
-                cursor: None,
-            });
+            tty.typing = Some(typing);
         }
         let known = self.view.terminal.command.as_ref().is_some_and(|open| open.message == message);
         if is_command && !known {
@@ -167,33 +161,23 @@ impl Actor<'_> {
         if tty.is_occupied() {
             return Ok(());
         }
-        let Some((typed, text, is_command)) = read(&body) else {
+        let Some(mut typing) = Typing::new(id, &body, Step::Pasted) else {
             // Refused when it was sent; here only if the rules have changed since.
             warn!(session = %self.id, message = %id, "cannot be typed");
             self.undeliverable(id.0, Reason::Unsupported);
             return Ok(());
         };
         let Composer { text: stands, shell } = composer;
-        let (step, first) = if std::mem::take(&mut tty.unsure) {
-            (Step::Sounding, PROBE.to_vec())
+        let first = if std::mem::take(&mut tty.unsure) {
+            (typing.step, typing.cursor) = (Step::Sounding, cursor);
+            PROBE.to_vec()
         } else if shell || !stands.is_empty() {
-            (Step::Clearing, CLEAR.to_vec())
+            typing.step = Step::Clearing;
+            CLEAR.to_vec()
         } else {
-            (Step::Pasted, typed.paste.clone())
+            typing.typed.paste.clone()
         };
-        let since = Instant::now();
-        tty.typing = Some(Typing {
-            message: id,
-            typed,
-            text,
-            is_command,
-            step,
-            since,
-            pastes: 0,
-            enters: 0,
-            cleared: false,
-            cursor,
-        });
+        tty.typing = Some(typing);
         // A new id each time: after a crash it is pasted again into a composer that was cleared, and the shim would
         // drop a double. Enter bears the message's own.
         self.write(Uuid::new_v4(), &first).await
@@ -389,12 +373,12 @@ impl Actor<'_> {
         };
         let idle = self.is_at_rest();
         let since = tty.typing.as_ref().map(|typing| typing.since);
-        let settled = tty.heard.max(since.unwrap_or(tty.heard)).elapsed() >= SETTLED.max(QUIET);
+        let settled = tty.heard.max(since.unwrap_or(tty.heard)).elapsed() >= SETTLED;
         if !(taken && idle && settled) {
             return;
         }
-        let at = self.view.clock.map_or(0, |_| tty.clock.0);
-        let line = command_result(&open.output, self.view.claude_session_id, (self.run.decoded, at));
+        let when = (self.run.decoded, tty.clock.0);
+        let line = command_result(&open.output, self.view.claude_session_id, when);
         let message = open.message;
         self.view.terminal.command = None;
         if let Some(tty) = &mut self.tty {
