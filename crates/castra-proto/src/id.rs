@@ -59,6 +59,10 @@ id!(
     CommandId
 );
 id!(
+    /// A task. Its attempts drive sessions, whose ids follow from it.
+    TaskId
+);
+id!(
     /// An API token's public name; the secret part is never stored.
     TokenId
 );
@@ -67,6 +71,18 @@ impl MessageId {
     /// The id of a message that was posted with an `Idempotency-Key`: the same for every retry.
     pub fn of_key(session: SessionId, key: &str) -> Self {
         Self(Uuid::new_v5(&session.0, key.as_bytes()))
+    }
+}
+
+impl TaskId {
+    /// The id of a task that was posted with an `Idempotency-Key`: the same for every retry.
+    pub fn of_key(scope: &str, key: &str) -> Self {
+        Self(Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_OID, scope.as_bytes()), key.as_bytes()))
+    }
+
+    /// The session of a fresh attempt: whoever makes it after a crash makes the same.
+    pub fn session(self, attempt: u32) -> SessionId {
+        SessionId(Uuid::new_v5(&self.0, format!("attempt {attempt}").as_bytes()))
     }
 }
 

@@ -11,11 +11,13 @@ pub mod permission;
 pub mod session;
 pub mod shim;
 pub mod spec;
+pub mod task;
 pub mod time;
 
 pub use error::{ErrorCode, Problem};
 pub use event::{Event, Kind, OwnKind};
-pub use id::{CommandId, MessageId, RunId, SessionId, TokenId};
+pub use id::{CommandId, MessageId, RunId, SessionId, TaskId, TokenId};
 pub use session::{RunState, Session};
 pub use spec::SessionSpec;
+pub use task::{Task, TaskSpec, TaskState};
 pub use time::Timestamp;

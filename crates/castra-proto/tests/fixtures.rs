@@ -10,6 +10,7 @@ use castra_proto::api::*;
 use castra_proto::permission::*;
 use castra_proto::session::*;
 use castra_proto::spec::*;
+use castra_proto::task::*;
 use castra_proto::{ErrorCode, Event, OwnKind, Problem, Session, SessionSpec};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The modules whose types leave a process as JSON. Shim frames have fixtures and tests of their own.
-const MODULES: [&str; 6] = ["api", "session", "spec", "permission", "event", "error"];
+const MODULES: [&str; 7] = ["api", "session", "spec", "permission", "event", "error", "task"];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
 
@@ -33,13 +34,7 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Backup, Behavior, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor,
-    ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Keys, Limits,
-    Message, MessageAccepted, MessageState, Mode, Page<ServerEvent>, PermissionAnswer, PermissionKind,
-    PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Reaped, Resume, RunState, Sandbox,
-    SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch,
-    SessionSpec, SignIn, SignedIn, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn,
-    TurnResult,
+    Activity, Attempt, Backup, Behavior, CancelTask, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Keys, Level, Limits, Message, MessageAccepted, MessageState, Mode, Page<ServerEvent>, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
 }
 
 fn here() -> PathBuf {
@@ -161,6 +156,8 @@ fn closed_lists_are_whole() {
     assert_eq!(names("ErrorCode"), Vec::from_iter(ErrorCode::ALL.iter().map(|code| code.as_str())));
     assert_eq!(names("RunState"), Vec::from_iter(RunState::ALL.iter().map(|state| state.as_str())));
     assert_eq!(names("MessageState"), Vec::from_iter(MessageState::ALL.iter().map(|state| state.as_str())));
+    assert_eq!(names("TaskState"), Vec::from_iter(TaskState::ALL.iter().map(|state| state.as_str())));
+    assert_eq!(names("TaskEventKind"), Vec::from_iter(TaskEventKind::ALL.iter().map(|kind| kind.as_str())));
     assert_eq!(names("Scope"), Vec::from_iter(Scope::ALL.iter().map(|scope| scope.as_str())));
     let kinds: BTreeSet<String> = (serde_json::from_str::<Vec<Event>>(&fixture("Event")).unwrap().iter())
         .map(|event| event.kind.to_string())
@@ -184,6 +181,8 @@ fn requests_without_fields_are_their_defaults() {
     default::<CreateTicket>();
     default::<Limits>();
     default::<Tui>();
+    default::<TaskSpec>();
+    default::<CancelTask>();
 }
 
 #[test]
@@ -208,4 +207,6 @@ fn requests_refuse_unknown_fields_by_name() {
     refuses::<SignIn>("SignIn");
     refuses::<InstallClaude>("InstallClaude");
     refuses::<Backup>("Backup");
+    refuses::<TaskSpec>("TaskSpec");
+    refuses::<CancelTask>("CancelTask");
 }

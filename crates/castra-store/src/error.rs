@@ -1,7 +1,7 @@
 //! Why the store refused or failed. Refuses advice beyond facts: hints are chosen at the edge.
 
 use castra_proto::api::MessageState;
-use castra_proto::{CommandId, MessageId, RunState, SessionId};
+use castra_proto::{CommandId, MessageId, RunState, SessionId, TaskId};
 use std::path::PathBuf;
 
 /// The store itself failed.
@@ -25,6 +25,10 @@ pub enum StoreError {
     KeyMalformed { path: PathBuf, found: usize },
     #[error("the secrets of {session} cannot be decrypted: they were changed outside castra")]
     SecretsDamaged { session: SessionId },
+    #[error("the secrets of task {task} cannot be decrypted: they were changed outside castra")]
+    TaskSecretsDamaged { task: TaskId },
+    #[error("{path} was changed outside castra")]
+    BlobDamaged { path: PathBuf },
     #[error("the secrets are too large to be encrypted")]
     SecretsTooLarge,
     #[error("no random numbers from the operating system")]
@@ -97,4 +101,20 @@ impl From<sqlx::Error> for CommitError {
     fn from(error: sqlx::Error) -> Self {
         Self::Store(error.into())
     }
+}
+
+/// A task's commit was refused, and nothing of it is in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    #[error("no task {0}")]
+    NoTask(TaskId),
+    #[error("task {by} bears the name {name:?}")]
+    NameTaken { name: String, by: TaskId },
+    #[error("this idempotency key was used for another request")]
+    Mismatch,
+    /// Somebody else was faster: read again, and decide again.
+    #[error("event {0} is the newest one")]
+    Moved(u64),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }

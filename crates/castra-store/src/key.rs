@@ -1,7 +1,7 @@
 //! The key file, and sealing under it. Refuses to overwrite a key, ever: secrets would be lost with it.
 
 use crate::error::StoreError;
-use castra_proto::SessionId;
+use castra_proto::{SessionId, TaskId};
 use chacha20poly1305::aead::{Aead, Generate, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use std::fmt;
@@ -67,6 +67,22 @@ impl Key {
         self.open_sealed(&secrets_of(session), sealed).ok_or(StoreError::SecretsDamaged { session })
     }
 
+    pub(crate) fn seal_task(&self, task: TaskId, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.seal(&secrets_of_task(task), plain)
+    }
+
+    pub(crate) fn open_task(&self, task: TaskId, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.open_sealed(&secrets_of_task(task), sealed).ok_or(StoreError::TaskSecretsDamaged { task })
+    }
+
+    pub(crate) fn seal_blob(&self, sha256: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.seal(&blob(sha256), plain)
+    }
+
+    pub(crate) fn open_blob(&self, sha256: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.open_sealed(&blob(sha256), sealed)
+    }
+
     /// `place` is authenticated, so that a value moved to another row or column does not open.
     fn seal(&self, place: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         let nonce = XNonce::try_generate().map_err(|_| StoreError::Random)?;
@@ -87,6 +103,14 @@ impl Key {
 
 fn secrets_of(session: SessionId) -> Vec<u8> {
     [&b"specs.secrets"[..], session.0.as_bytes()].concat()
+}
+
+fn secrets_of_task(task: TaskId) -> Vec<u8> {
+    [&b"tasks.secrets"[..], task.0.as_bytes()].concat()
+}
+
+fn blob(sha256: &str) -> Vec<u8> {
+    [&b"blobs"[..], sha256.as_bytes()].concat()
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {

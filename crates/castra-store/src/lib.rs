@@ -4,12 +4,14 @@
 //! Writing is [`Store::commit`]: one call, one atomic transaction, durable (`synchronous=FULL`) before it
 //! returns. Reading is everything else on [`Store`]; readers never wait for the writer.
 
+mod blob;
 mod commit;
 mod error;
 mod key;
 mod rows;
 mod sqlite;
 mod store;
+mod task;
 mod writer;
 
 pub use commit::{
@@ -17,9 +19,12 @@ pub use commit::{
     NewEvent, NewMessage, NewRun, NewServerEvent, NewSession, NewToken, Observer, RunUpdate, SeqAt,
     SessionUpdate,
 };
-pub use error::{CommitError, StoreError};
+pub use error::{CommitError, StoreError, TaskError};
 pub use rows::{
     CommandRow, CommandState, Counts, Cursor, EndedSession, Found, IdempotencyRow, Listing, LiveSession,
     MessageRow, RunRow, SessionFilter, SessionRow, SessionSize, StoredEvent, TokenRow,
 };
 pub use store::{Options, Store};
+pub use task::{
+    FoundTask, NewTask, NewTaskEvent, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow,
+};

@@ -8,10 +8,12 @@ mod events;
 mod records;
 mod script;
 mod sessions;
+mod tasks;
 mod upkeep;
 
 use self::apply::Current;
 use self::cache::Cache;
+use crate::blob::Blobs;
 use crate::commit::{Commit, Committed};
 use crate::error::{CommitError, StoreError};
 use crate::key::{self, Key};
@@ -53,6 +55,7 @@ pub(crate) struct Sqlite {
     readers: SqlitePool,
     cache: Arc<Cache>,
     key: Arc<Key>,
+    blobs: Arc<Blobs>,
     stream_id: Uuid,
     /// Set in a database that was a backup: what its stream shares with the one it was copied from.
     shared: Option<HashMap<String, u64>>,
@@ -103,7 +106,8 @@ impl Sqlite {
         let writer =
             Writer { conn, key: Arc::clone(&key), sessions: HashMap::new(), cache: Arc::clone(&cache) };
         let writer = Queue::spawn(writer, options.on_commit);
-        Ok(Self { writer, readers, cache, key, stream_id, shared })
+        let blobs = Arc::new(Blobs::new(home));
+        Ok(Self { writer, readers, cache, key, blobs, stream_id, shared })
     }
 
     pub(crate) async fn close(&self) {

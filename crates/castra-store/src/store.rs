@@ -1,14 +1,17 @@
 //! The one handle to the store, over whichever backend. Refuses SQL: each backend has its own.
 
 use crate::commit::{Commit, Committed, NewToken, Observer};
-use crate::error::{CommitError, StoreError};
+use crate::error::{CommitError, StoreError, TaskError};
 use crate::rows::{
     CommandRow, Counts, Cursor, EndedSession, Found, IdempotencyRow, Listing, LiveSession, MessageRow,
     RunRow, SessionFilter, SessionRow, SessionSize, StoredEvent, TokenRow,
 };
 use crate::sqlite::Sqlite;
+use crate::task::{FoundTask, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow};
+use bytes::Bytes;
 use castra_proto::api::{MessageState, ServerEvent};
-use castra_proto::{CommandId, MessageId, RunId, SessionId, Timestamp, TokenId};
+use castra_proto::task::Deliverable;
+use castra_proto::{CommandId, MessageId, RunId, SessionId, TaskId, Timestamp, TokenId};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -191,6 +194,75 @@ impl Store {
 
     pub async fn idempotency(&self, scope: &str, key: &str) -> Result<Option<IdempotencyRow>, StoreError> {
         on_backend!(self, db => db.idempotency(scope, key).await)
+    }
+
+    /// One transaction: all of it is on disk when this returns `Ok`, none of it is there on `Err`.
+    pub async fn commit_task(&self, commit: TaskCommit) -> Result<TaskCommitted, TaskError> {
+        on_backend!(self, db => db.commit_task(commit).await)
+    }
+
+    pub async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
+        on_backend!(self, db => db.task(id).await)
+    }
+
+    /// The secrets of a task's spec, decrypted; None when it has none or does not exist.
+    pub async fn task_secrets(&self, id: TaskId) -> Result<Option<Value>, StoreError> {
+        on_backend!(self, db => db.task_secrets(id).await)
+    }
+
+    /// By full id, by name, or by a prefix of at least four characters of the id, as with sessions.
+    pub async fn find_task(&self, prefix_or_name: &str) -> Result<FoundTask, StoreError> {
+        on_backend!(self, db => db.find_task(prefix_or_name).await)
+    }
+
+    /// Newest first.
+    pub async fn tasks(
+        &self,
+        filter: &TaskFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Listing<TaskRow>, StoreError> {
+        on_backend!(self, db => db.tasks(filter, after, limit).await)
+    }
+
+    /// All tasks that are not over, in the order in which they leave the queue.
+    pub async fn live_tasks(&self) -> Result<Vec<TaskRow>, StoreError> {
+        on_backend!(self, db => db.live_tasks().await)
+    }
+
+    /// Events with `seq > after`, at most `limit` of them.
+    pub async fn task_events(
+        &self,
+        task: TaskId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<StoredTaskEvent>, StoreError> {
+        on_backend!(self, db => db.task_events(task, after, limit).await)
+    }
+
+    /// All versions, by path.
+    pub async fn deliverables(&self, task: TaskId) -> Result<Vec<Deliverable>, StoreError> {
+        on_backend!(self, db => db.deliverables(task).await)
+    }
+
+    /// Keeps a content, sealed, below `blobs/`; on disk when this returns. Its SHA-256, in hexadecimal.
+    pub async fn put_blob(&self, bytes: Bytes) -> Result<String, StoreError> {
+        on_backend!(self, db => db.put_blob(bytes).await)
+    }
+
+    /// A content that was kept.
+    pub async fn blob(&self, sha256: &str) -> Result<Option<Bytes>, StoreError> {
+        on_backend!(self, db => db.blob(sha256).await)
+    }
+
+    /// Forgets a content that nobody has any more.
+    pub fn remove_blob(&self, sha256: &str) -> Result<(), StoreError> {
+        on_backend!(self, db => db.remove_blob(sha256))
+    }
+
+    /// Removes a task with its events and deliverables. Returns the SHA-256 of contents that no other task has.
+    pub async fn remove_task(&self, task: TaskId) -> Result<Vec<String>, StoreError> {
+        on_backend!(self, db => db.remove_task(task).await)
     }
 
     pub async fn create_token(&self, token: NewToken) -> Result<(), StoreError> {

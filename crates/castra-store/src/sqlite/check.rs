@@ -12,7 +12,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 /// What must hold beside SQLite's own rules: a query for rows that break it, and what to say of each.
-const INVARIANTS: [(&str, &str); 6] = [
+const INVARIANTS: [(&str, &str); 8] = [
     (
         "events are numbered from 1 to the session's head, without gaps",
         "SELECT s.id FROM sessions s LEFT JOIN events e ON e.session_no = s.no WHERE s.removed_at IS NULL
@@ -44,6 +44,16 @@ const INVARIANTS: [(&str, &str); 6] = [
         "a session has a spec and a view",
         "SELECT s.id FROM sessions s LEFT JOIN specs p ON p.session_no = s.no
          LEFT JOIN views v ON v.session_no = s.no WHERE p.session_no IS NULL OR v.session_no IS NULL",
+    ),
+    (
+        "a task's events are numbered from 1 to its head, without gaps",
+        "SELECT t.id FROM tasks t LEFT JOIN task_events e ON e.task_no = t.no
+         GROUP BY t.no HAVING count(e.seq) <> t.head OR min(e.seq) <> 1 OR max(e.seq) <> t.head",
+    ),
+    (
+        "a deliverable's versions are numbered from 1, without gaps",
+        "SELECT t.id || ' ' || d.path FROM deliverables d JOIN tasks t ON t.no = d.task_no
+         GROUP BY d.task_no, d.path HAVING count(*) <> max(d.version)",
     ),
 ];
 

@@ -71,6 +71,8 @@ pub(crate) struct Actor<'a> {
     /// As the session's row has it, once this actor has written it.
     cwd: Option<String>,
     stored: Stored,
+    /// When an end line of a task's agent counts, unless something follows it.
+    pub end_line: Option<Instant>,
     /// When the uncommitted must be committed.
     lazy: Option<Instant>,
     quiet_bytes: usize,
@@ -139,6 +141,7 @@ impl<'a> Actor<'a> {
             forward: None,
             cwd: None,
             stored,
+            end_line: None,
             lazy: None,
             quiet_bytes: 0,
             ending: None,
@@ -210,6 +213,7 @@ impl<'a> Actor<'a> {
                     if self.behind.is_some() {
                         self.look_forward().await?;
                     }
+                    self.log_waits();
                     self.deadlines.joined(self.view.ready);
                     return Ok(Some(reader));
                 }
@@ -261,6 +265,10 @@ impl<'a> Actor<'a> {
                         self.commit().await?;
                         self.act().await?;
                     }
+                    self.log_settles();
+                    if !self.added.events.is_empty() {
+                        self.commit().await?;
+                    }
                     self.tty_look().await?;
                     self.on_deadline().await?;
                 }
@@ -273,7 +281,7 @@ impl<'a> Actor<'a> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        [self.lazy, self.tty_next(), self.deadlines.next(&self.view)].into_iter().flatten().min()
+        [self.lazy, self.end_line, self.tty_next(), self.deadlines.next(&self.view)].into_iter().flatten().min()
     }
 
     /// Takes one message of the shim's and all that is there behind it, then commits once.

@@ -105,6 +105,7 @@ impl Actor<'_> {
     pub(crate) async fn finish(&mut self) -> Result<()> {
         let Some(ending) = self.ending.clone() else { return Ok(()) };
         self.tty_finish().await;
+        self.log_is_over();
         let mut torn = Vec::new();
         self.decoder.finish(&mut torn);
         for line in torn {

@@ -212,6 +212,9 @@ impl Actor<'_> {
             tails = super::tty::rules(&place.config_dir, project_name(&place.project_dir), only);
             pty = Some(Pty { rows: DEFAULT_SIZE.rows, cols: DEFAULT_SIZE.cols });
         }
+        if let Some(task) = &mut self.view.coordination {
+            tails.extend(task.tail(&place.work, tails.len()));
+        }
         self.still_there(&place).await?;
         let (decision, mut paths) = engine.confine(&self.spec, &place).await?;
         let argv = match &decision.wrap {

@@ -2,6 +2,7 @@
 
 pub(crate) mod actor;
 pub(crate) mod commands;
+pub(crate) mod coordinate;
 pub(crate) mod deliver;
 pub(crate) mod drive;
 pub(crate) mod finish;

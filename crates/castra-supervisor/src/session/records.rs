@@ -34,6 +34,7 @@ impl Actor<'_> {
             }
             Stream::Shim if !replayed => self.note(&record),
             Stream::In if !replayed => self.input_bytes(&record),
+            Stream::File(_) if !replayed => self.log_bytes(&record),
             _ => {}
         }
         self.run.decoded = self.run.decoded.max(record.seq);
@@ -75,7 +76,10 @@ impl Actor<'_> {
                 warn!(session = %self.id, segment, errno, "a segment could not be synced and was ended");
             }
             Note::MemoryLimit { bytes, limit } => self.limit_reached("memory_mb", &[bytes, limit]),
-            Note::Signal { .. } | Note::Resized { .. } | Note::File { .. } | Note::FileCut { .. } => {}
+            Note::File { stream, rule, path, at, .. } => {
+                self.log_bound(record.at, stream, rule, &path, at);
+            }
+            Note::Signal { .. } | Note::Resized { .. } | Note::FileCut { .. } => {}
         }
     }
 

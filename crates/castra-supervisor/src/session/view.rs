@@ -5,6 +5,7 @@
 
 mod turn;
 
+use super::coordinate::Coordination;
 use super::state::{self, Cause};
 use bytes::Bytes;
 use castra_claude::fact::{Decoded, Fact, Lifecycle, SessionState};
@@ -67,6 +68,8 @@ pub(crate) struct View {
     /// Permission updates that answers set, for the runs to come.
     pub remembered: Vec<Value>,
     pub terminal: TerminalView,
+    /// Set where the session is an attempt at a task.
+    pub coordination: Option<Coordination>,
 }
 
 /// What a run on a terminal has said beside its transcript, as of the cursor.
@@ -270,6 +273,9 @@ impl View {
         self.stop = None;
         self.flags = Flags::default();
         self.terminal = TerminalView::default();
+        if let Some(task) = &mut self.coordination {
+            task.begin_run();
+        }
     }
 
     /// Takes one line of claude's.

@@ -3,6 +3,7 @@
 use super::{Caller, Supervisor};
 use crate::config::Install;
 use crate::engine::{json_text, now};
+use crate::session::coordinate::Coordination;
 use crate::session::finish::{is_not_a_dir, run_dir};
 use crate::session::launch::{Around, Place, context, demo, file_texts};
 use crate::session::view::{Origin, View};
@@ -23,6 +24,8 @@ pub(crate) struct Plan {
     pub id: SessionId,
     pub spec: SessionSpec,
     pub origin: Option<Origin>,
+    /// The task that it is an attempt at.
+    pub coordination: Option<Coordination>,
     /// What was allowed for good in the session that it goes on from.
     pub remembered: Vec<Value>,
     /// claude's id of the conversation.
@@ -40,6 +43,7 @@ impl Plan {
             id,
             spec,
             origin: None,
+            coordination: None,
             remembered: Vec::new(),
             conversation,
             said: json!({}),
@@ -125,6 +129,7 @@ impl Supervisor {
             claude_session_ids: vec![plan.conversation],
             origin: plan.origin,
             remembered: plan.remembered,
+            coordination: plan.coordination,
             ..View::default()
         };
         view.begin_run(1, at);

@@ -1,0 +1,383 @@
+//! Tasks: the one transaction that changes them, and reads. Refuses to know what a state means.
+
+use super::columns::{Columns, Spelled, damaged, json, signed, unsigned};
+use super::{Sqlite, Writer};
+use crate::error::{StoreError, TaskError};
+use crate::rows::{Cursor, Listing};
+use crate::task::{FoundTask, NewTask, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow};
+use bytes::Bytes;
+use castra_proto::task::{Deliverable, Level, TaskEventKind, TaskState};
+use castra_proto::{TaskId, Timestamp};
+use serde_json::Value;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection, Row};
+use std::sync::Arc;
+
+/// Names are looked up first, so that a name that looks like an id's beginning can be reached.
+const PREFIX_CHARS: usize = 4;
+const AMBIGUOUS_SHOWN: i64 = 10;
+/// As the index `tasks_live` says it.
+macro_rules! live {
+    () => {
+        "state NOT IN ('done', 'failed', 'cancelled')"
+    };
+}
+
+impl Sqlite {
+    pub(crate) async fn commit_task(&self, commit: TaskCommit) -> Result<TaskCommitted, TaskError> {
+        self.writer
+            .job(move |writer: &mut Writer| {
+                Box::pin(async move {
+                    let sealed = match commit.create.as_ref().and_then(|new| new.secrets.as_ref()) {
+                        Some(secrets) => Some(writer.key.seal_task(commit.task, json(secrets).as_bytes())?),
+                        None => None,
+                    };
+                    let mut tx = writer.conn.begin_with("BEGIN IMMEDIATE").await?;
+                    let outcome = apply(&mut tx, &commit, sealed).await?;
+                    match &outcome {
+                        Ok(done) if !done.existed => tx.commit().await?,
+                        _ => tx.rollback().await?,
+                    }
+                    Ok(outcome)
+                })
+            })
+            .await?
+    }
+
+    pub(crate) async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
+        let row = sqlx::query("SELECT * FROM tasks WHERE id = $1")
+            .bind(id.spelled())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(task).transpose()
+    }
+
+    pub(crate) async fn task_secrets(&self, id: TaskId) -> Result<Option<Value>, StoreError> {
+        let sealed: Option<Option<Vec<u8>>> = sqlx::query_scalar("SELECT secrets FROM tasks WHERE id = $1")
+            .bind(id.spelled())
+            .fetch_optional(&self.readers)
+            .await?;
+        let Some(sealed) = sealed.flatten() else { return Ok(None) };
+        let plain = self.key.open_task(id, &sealed)?;
+        serde_json::from_slice(&plain).map(Some).map_err(|_| StoreError::TaskSecretsDamaged { task: id })
+    }
+
+    pub(crate) async fn find_task(&self, wanted: &str) -> Result<FoundTask, StoreError> {
+        let one = |row: Option<TaskRow>| row.map_or(FoundTask::None, |row| FoundTask::One(Box::new(row)));
+        if let Ok(id) = wanted.parse::<TaskId>() {
+            return Ok(one(self.task(id).await?));
+        }
+        let named = sqlx::query(concat!(
+            "SELECT * FROM tasks WHERE name = $1 ORDER BY ",
+            live!(),
+            " DESC, no DESC LIMIT 1"
+        ))
+        .bind(wanted)
+        .fetch_optional(&self.readers)
+        .await?;
+        if let Some(row) = named {
+            return Ok(one(Some(task(&row)?)));
+        }
+        let prefix = wanted.to_ascii_lowercase();
+        if prefix.len() < PREFIX_CHARS || !prefix.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
+            return Ok(FoundTask::None);
+        }
+        // 'g' comes after every character of an id.
+        let ids: Vec<String> = sqlx::query_scalar(
+            "SELECT id FROM tasks WHERE id >= $1 AND id < $1 || 'g' ORDER BY no DESC LIMIT $2",
+        )
+        .bind(&prefix)
+        .bind(AMBIGUOUS_SHOWN)
+        .fetch_all(&self.readers)
+        .await?;
+        let ids: Vec<TaskId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        match ids[..] {
+            [] => Ok(FoundTask::None),
+            [id] => Ok(one(self.task(id).await?)),
+            _ => Ok(FoundTask::Ambiguous(ids)),
+        }
+    }
+
+    pub(crate) async fn tasks(
+        &self,
+        filter: &TaskFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Listing<TaskRow>, StoreError> {
+        let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
+        let (label, value) = filter.label.as_ref().map(|(k, v)| (k.as_str(), v.as_str())).unzip();
+        // One more than asked for tells whether there is more.
+        let mut rows = sqlx::query(concat!(
+            "SELECT * FROM tasks WHERE CASE WHEN $1 <> '[]' THEN state IN (SELECT value FROM json_each($1))
+             ELSE $2 OR ",
+            live!(),
+            " END
+             AND ($3 IS NULL OR EXISTS (SELECT 1 FROM json_each(labels) l WHERE l.key = $3 AND l.value = $4))
+             AND ($5 IS NULL OR parent = $5) AND ($6 IS NULL OR no < $6) ORDER BY no DESC LIMIT $7"
+        ))
+        .bind(json(&states))
+        .bind(filter.all)
+        .bind(label)
+        .bind(value)
+        .bind(filter.parent.map(|id| id.spelled()))
+        .bind(after.map(|cursor| cursor.0))
+        .bind(i64::from(limit) + 1)
+        .fetch_all(&self.readers)
+        .await?;
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        let next = match rows.last() {
+            Some(last) if more => Some(Cursor(Columns::of("tasks", last).get("no")?)),
+            _ => None,
+        };
+        Ok(Listing { items: rows.iter().map(task).collect::<Result<_, _>>()?, next })
+    }
+
+    pub(crate) async fn live_tasks(&self) -> Result<Vec<TaskRow>, StoreError> {
+        let rows = sqlx::query(concat!("SELECT * FROM tasks WHERE ", live!(), " ORDER BY priority DESC, no"))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(task).collect()
+    }
+
+    pub(crate) async fn task_events(
+        &self,
+        id: TaskId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<StoredTaskEvent>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT e.* FROM task_events e JOIN tasks t ON t.no = e.task_no WHERE t.id = $1 AND e.seq > $2
+             ORDER BY e.seq LIMIT $3",
+        )
+        .bind(id.spelled())
+        .bind(signed(after))
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(event).collect()
+    }
+
+    pub(crate) async fn deliverables(&self, id: TaskId) -> Result<Vec<Deliverable>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT d.* FROM deliverables d JOIN tasks t ON t.no = d.task_no WHERE t.id = $1 ORDER BY d.path, d.version",
+        )
+        .bind(id.spelled())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(deliverable).collect()
+    }
+
+    /// Kept for whoever has its SHA-256.
+    pub(crate) async fn put_blob(&self, bytes: Bytes) -> Result<String, StoreError> {
+        let (key, blobs) = (Arc::clone(&self.key), Arc::clone(&self.blobs));
+        tokio::task::spawn_blocking(move || blobs.put(&key, &bytes)).await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(crate) async fn blob(&self, sha256: &str) -> Result<Option<Bytes>, StoreError> {
+        let (key, blobs, sha256) = (Arc::clone(&self.key), Arc::clone(&self.blobs), sha256.to_owned());
+        tokio::task::spawn_blocking(move || blobs.get(&key, &sha256)).await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(crate) fn remove_blob(&self, sha256: &str) -> Result<(), StoreError> {
+        self.blobs.remove(sha256)
+    }
+
+    /// The contents that nobody else's deliverable is; their files may go.
+    pub(crate) async fn remove_task(&self, id: TaskId) -> Result<Vec<String>, StoreError> {
+        self.writer
+            .job(move |writer: &mut Writer| {
+                Box::pin(async move {
+                    let mut tx = writer.conn.begin_with("BEGIN IMMEDIATE").await?;
+                    let no: Option<i64> = sqlx::query_scalar("SELECT no FROM tasks WHERE id = $1")
+                        .bind(id.spelled())
+                        .fetch_optional(&mut *tx)
+                        .await?;
+                    let Some(no) = no else { return Ok(Vec::new()) };
+                    let orphans: Vec<String> = sqlx::query_scalar(
+                        "SELECT DISTINCT sha256 FROM deliverables d WHERE task_no = $1 AND NOT EXISTS
+                         (SELECT 1 FROM deliverables o WHERE o.sha256 = d.sha256 AND o.task_no <> $1)",
+                    )
+                    .bind(no)
+                    .fetch_all(&mut *tx)
+                    .await?;
+                    for sql in [
+                        "DELETE FROM deliverables WHERE task_no = $1",
+                        "DELETE FROM task_events WHERE task_no = $1",
+                        "DELETE FROM tasks WHERE no = $1",
+                    ] {
+                        sqlx::query(sql).bind(no).execute(&mut *tx).await?;
+                    }
+                    tx.commit().await?;
+                    Ok(orphans)
+                })
+            })
+            .await
+    }
+}
+
+/// The inner error: refused, and the transaction is to be rolled back.
+async fn apply(
+    conn: &mut SqliteConnection,
+    commit: &TaskCommit,
+    sealed: Option<Vec<u8>>,
+) -> Result<Result<TaskCommitted, TaskError>, StoreError> {
+    let found = sqlx::query("SELECT no, head, request_hash FROM tasks WHERE id = $1")
+        .bind(commit.task.spelled())
+        .fetch_optional(&mut *conn)
+        .await?;
+    let (no, head) = match (&commit.create, found) {
+        (Some(new), Some(row)) => {
+            let known = Columns::of("tasks", &row).hash("request_hash")?;
+            let head = unsigned(row.try_get("head")?);
+            return Ok(match known == new.request_hash {
+                true => Ok(TaskCommitted { head, existed: true }),
+                false => Err(TaskError::Mismatch),
+            });
+        }
+        (Some(new), None) => {
+            if let Some(by) = taken(conn, new).await? {
+                let name = new.name.clone().unwrap_or_default();
+                return Ok(Err(TaskError::NameTaken { name, by }));
+            }
+            (insert(conn, commit, new, sealed).await?, 0)
+        }
+        (None, None) => return Ok(Err(TaskError::NoTask(commit.task))),
+        (None, Some(row)) => {
+            let head = unsigned(row.try_get("head")?);
+            if commit.head != Some(head) {
+                return Ok(Err(TaskError::Moved(head)));
+            }
+            (row.try_get("no")?, head)
+        }
+    };
+    let mut seq = head;
+    for event in &commit.events {
+        seq += 1;
+        sqlx::query(
+            "INSERT INTO task_events (task_no, seq, at, attempt, kind, level, message, data)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(no)
+        .bind(signed(seq))
+        .bind(event.at.0)
+        .bind(event.attempt)
+        .bind(event.kind.as_str())
+        .bind(event.level.as_str())
+        .bind(&event.message)
+        .bind(json(&event.data))
+        .execute(&mut *conn)
+        .await?;
+    }
+    for one in &commit.deliverables {
+        sqlx::query(
+            "INSERT INTO deliverables (task_no, path, version, size, sha256, media_type, at, attempt)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(no)
+        .bind(&one.path)
+        .bind(one.version)
+        .bind(signed(one.size))
+        .bind(&one.sha256)
+        .bind(&one.media_type)
+        .bind(one.at.0)
+        .bind(one.attempt)
+        .execute(&mut *conn)
+        .await?;
+    }
+    sqlx::query(
+        "UPDATE tasks SET state = $2, session = $3, view = $4, head = $5, updated_at = $6 WHERE no = $1",
+    )
+    .bind(no)
+    .bind(commit.state.as_str())
+    .bind(commit.session.map(|id| id.spelled()))
+    .bind(&commit.view)
+    .bind(signed(seq))
+    .bind(commit.at.0)
+    .execute(&mut *conn)
+    .await?;
+    Ok(Ok(TaskCommitted { head: seq, existed: false }))
+}
+
+/// Who bears the name already.
+async fn taken(conn: &mut SqliteConnection, new: &NewTask) -> Result<Option<TaskId>, StoreError> {
+    let Some(name) = &new.name else { return Ok(None) };
+    let by: Option<String> =
+        sqlx::query_scalar(concat!("SELECT id FROM tasks WHERE name = $1 AND ", live!(), " LIMIT 1"))
+            .bind(name)
+            .fetch_optional(conn)
+            .await?;
+    by.map(|id| id.parse().map_err(|_| damaged("tasks", "id", &id))).transpose()
+}
+
+async fn insert(
+    conn: &mut SqliteConnection,
+    commit: &TaskCommit,
+    new: &NewTask,
+    sealed: Option<Vec<u8>>,
+) -> Result<i64, StoreError> {
+    let no = sqlx::query_scalar(
+        "INSERT INTO tasks (id, name, request_hash, state, priority, parent, labels, metadata, spec, secrets, view,
+         created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) RETURNING no",
+    )
+    .bind(commit.task.spelled())
+    .bind(&new.name)
+    .bind(&new.request_hash[..])
+    .bind(commit.state.as_str())
+    .bind(new.priority)
+    .bind(new.parent.map(|id| id.spelled()))
+    .bind(json(&new.labels))
+    .bind(json(&new.metadata))
+    .bind(&new.spec)
+    .bind(sealed)
+    .bind(&commit.view)
+    .bind(commit.at.0)
+    .fetch_one(conn)
+    .await?;
+    Ok(no)
+}
+
+fn task(row: &SqliteRow) -> Result<TaskRow, StoreError> {
+    let row = Columns::of("tasks", row);
+    Ok(TaskRow {
+        id: row.parse("id")?,
+        name: row.get("name")?,
+        state: row.named("state", TaskState::parse)?,
+        priority: row.get("priority")?,
+        parent: row.parse_opt("parent")?,
+        session: row.parse_opt("session")?,
+        head: row.number("head")?,
+        labels: row.json("labels")?,
+        metadata: row.json("metadata")?,
+        spec: row.get("spec")?,
+        view: row.get("view")?,
+        created_at: row.at("created_at")?,
+        updated_at: row.at("updated_at")?,
+    })
+}
+
+fn event(row: &SqliteRow) -> Result<StoredTaskEvent, StoreError> {
+    let row = Columns::of("task_events", row);
+    Ok(StoredTaskEvent {
+        seq: row.number("seq")?,
+        at: row.at("at")?,
+        attempt: row.small("attempt")?,
+        kind: row.named("kind", TaskEventKind::parse)?,
+        level: row.named("level", Level::parse)?,
+        message: row.get("message")?,
+        data: row.json("data")?,
+    })
+}
+
+fn deliverable(row: &SqliteRow) -> Result<Deliverable, StoreError> {
+    let row = Columns::of("deliverables", row);
+    Ok(Deliverable {
+        path: row.get("path")?,
+        version: row.small("version")?,
+        size: row.number("size")?,
+        sha256: row.get("sha256")?,
+        media_type: row.get("media_type")?,
+        at: row.get("at").map(Timestamp)?,
+        attempt: row.small("attempt")?,
+    })
+}

@@ -1,0 +1,171 @@
+//! What an attempt finds where it works: instructions, the log it reports in, folders for what it takes and hands over.
+//! In a folder of the user's own all of it is below `.castra/`. Refuses to follow links there.
+
+use super::protocol::Enabled;
+use super::protocol::notice::{Where, resume_log_line};
+use super::protocol::text::{Channels, Parts, Paths, instructions};
+use crate::Result;
+use crate::engine::now;
+use crate::host::{Files, put};
+use crate::session::finish::is_missing;
+use bytes::{Bytes, BytesMut};
+use castra_proto::shim::relay::At;
+use castra_proto::{SessionId, TaskId, TaskSpec};
+
+/// Beside what a user has in a folder of theirs; git does not see it.
+const BESIDE: &str = ".castra";
+
+/// Where an attempt works.
+#[derive(Clone, Debug)]
+pub(crate) struct Workspace {
+    session: SessionId,
+    /// The user's own folder, if it is one.
+    workdir: Option<String>,
+    /// Of `optio.log` and the others, below the folder, with a slash at its end.
+    prefix: String,
+}
+
+impl Workspace {
+    pub(crate) fn new(task: TaskId, session: SessionId, spec: &TaskSpec) -> Self {
+        let workdir = spec.session.workdir.clone();
+        // Several tasks may share a folder.
+        let id = task.to_string();
+        let own = id.rsplit('-').next().unwrap_or(&id);
+        let prefix = if workdir.is_some() { format!("{BESIDE}/{own}/") } else { String::new() };
+        Self { session, workdir, prefix }
+    }
+
+    /// A path below the folder that the agent works in.
+    fn at(&self, path: &str) -> At {
+        match &self.workdir {
+            None => At::home(format!("sessions/{}/work/{path}", self.session)),
+            // Beneath a folder that is no agent's: the folder itself may have been replaced by a link.
+            Some(workdir) => At::dir("/", format!("{}/{path}", workdir.trim_matches('/'))),
+        }
+    }
+
+    fn own(&self, path: &str) -> At {
+        self.at(&format!("{}{path}", self.prefix))
+    }
+
+    pub(crate) fn paths(&self) -> Paths {
+        Paths::in_folder(&self.prefix)
+    }
+
+    /// The agent's log, as the session's tail finds it.
+    pub(crate) fn log(&self) -> String {
+        self.paths().log()
+    }
+
+    pub(crate) fn place(&self) -> Where {
+        if self.workdir.is_some() { Where::Prompt } else { Where::File }
+    }
+
+    pub(crate) fn deliverable(&self, path: &str) -> At {
+        self.own(&format!("deliverables/{path}"))
+    }
+
+    /// A path as the agent wrote it, as one below `deliverables/`. None: it leads elsewhere.
+    pub(crate) fn below_deliverables(&self, said: &str, work: &str) -> Option<String> {
+        let said = said.strip_prefix(work).map_or(said, |rest| rest.trim_start_matches('/'));
+        let mut parts: Vec<&str> = Vec::new();
+        for part in said.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => return None,
+                part => parts.push(part),
+            }
+        }
+        if said.starts_with('/') {
+            return None;
+        }
+        let path = parts.join("/");
+        let folder = format!("{}deliverables/", self.prefix);
+        Some(path.strip_prefix(&folder)?.to_owned()).filter(|path| !path.is_empty())
+    }
+
+    /// What the agent is told, whole.
+    pub(crate) fn instructions(&self, spec: &TaskSpec, nonce: &str, enabled: Enabled, resumes: bool) -> String {
+        let channels = Channels { log: spec.protocol.has_log(), mcp: false };
+        instructions(&Parts {
+            channels,
+            enabled,
+            nonce,
+            paths: self.paths(),
+            resumes,
+            uploads: true,
+            instructions: spec.instructions.as_deref().unwrap_or_default(),
+        })
+    }
+
+    /// Makes it for a fresh attempt. Done again after a crash, it makes the same again; what the agent has written
+    /// since is left alone.
+    pub(crate) async fn plant(&self, files: &dyn Files, instructions: &str) -> Result<()> {
+        for dir in ["", "deliverables", "uploads"] {
+            files.mkdir(self.own(dir), 0o700).await?;
+        }
+        if self.workdir.is_some() {
+            files.put(self.at(&format!("{BESIDE}/.gitignore")), 0o600, false, Bytes::from_static(b"*\n")).await?;
+        } else {
+            put(files, self.at("CLAUDE.md"), 0o600, false, instructions.as_bytes().to_vec().into()).await?;
+        }
+        for name in ["optio.log", "resume.log"] {
+            if files.stat(self.own(name)).await?.is_none() {
+                files.put(self.own(name), 0o600, false, Bytes::new()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes it for an attempt that goes on: what was said before is put away, so that it is not said again; the
+    /// instructions are those of now. True: they are other ones.
+    pub(crate) async fn refresh(&self, files: &dyn Files, instructions: &str) -> Result<bool> {
+        let read = async |path: &str| match crate::host::get(files, self.at(path), 64 << 20).await {
+            Ok(bytes) => Ok(bytes.unwrap_or_default()),
+            Err(error) if is_missing(&error) => Ok(Bytes::new()),
+            Err(error) => Err(error),
+        };
+        let log = read(&self.log()).await?;
+        if !log.is_empty() {
+            let mut old = BytesMut::from(&read(&format!("{}.old", self.log())).await?[..]);
+            old.extend_from_slice(&log);
+            put(files, self.own("optio.log.old"), 0o600, false, old.freeze()).await?;
+            files.put(self.own("optio.log"), 0o600, false, Bytes::new()).await?;
+        }
+        let refreshed = self.workdir.is_none() && read("CLAUDE.md").await? != instructions.as_bytes();
+        self.plant(files, instructions).await?;
+        let mut resumes = BytesMut::from(&read(&self.paths().resume_log()).await?[..]);
+        resumes.extend_from_slice(resume_log_line(now(), refreshed).as_bytes());
+        resumes.extend_from_slice(b"\n");
+        put(files, self.own("resume.log"), 0o600, false, resumes.freeze()).await?;
+        Ok(refreshed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_below_deliverables_is_one() {
+        let fresh = Workspace { session: SessionId::now(), workdir: None, prefix: String::new() };
+        let own = Workspace { workdir: Some("/home/u/p".into()), prefix: ".castra/1/".into(), ..fresh.clone() };
+        for (workspace, work, said, path) in [
+            (&fresh, "/w", "deliverables/a.md", Some("a.md")),
+            (&fresh, "/w", "./deliverables//a b/c.md", Some("a b/c.md")),
+            (&fresh, "/w", "/w/deliverables/a.md", Some("a.md")),
+            (&fresh, "/w", "deliverables", None),
+            (&fresh, "/w", "deliverables/", None),
+            (&fresh, "/w", "deliverables/../x", None),
+            (&fresh, "/w", "../x", None),
+            (&fresh, "/w", "/etc/passwd", None),
+            (&fresh, "/w", "/deliverables/a.md", None),
+            (&fresh, "/w", "report.md", None),
+            (&fresh, "/w", "", None),
+            (&own, "/home/u/p", ".castra/1/deliverables/a.md", Some("a.md")),
+            (&own, "/home/u/p", "deliverables/a.md", None),
+        ] {
+            assert_eq!(workspace.below_deliverables(said, work).as_deref(), path, "{said}");
+        }
+    }
+}
