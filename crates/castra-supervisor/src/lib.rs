@@ -16,6 +16,7 @@ pub mod sandbox;
 mod session;
 mod shown;
 pub mod supervisor;
+pub mod task;
 pub mod terminal;
 mod trouble;
 
