@@ -1,6 +1,6 @@
 //! What a supervisor is told once, when it opens. Where the values come from is the caller's business.
 
-use crate::Result;
+use crate::{Result, TaskLimits};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ pub struct Config {
     /// Messages that may wait in one session.
     pub max_queued: usize,
     pub retention: Retention,
+    pub tasks: TaskLimits,
     /// The variables of the caller's environment that sessions may inherit; filtered by the allow-list.
     pub inherited: BTreeMap<String, String>,
     /// Folders, absolute, in which whoever has the scope `drive` only may name a `workdir`.
@@ -37,6 +38,7 @@ impl Config {
             starts: None,
             max_queued: 1000,
             retention: Retention::default(),
+            tasks: TaskLimits::default(),
             inherited: BTreeMap::new(),
             workdirs: Vec::new(),
             user_home: None,

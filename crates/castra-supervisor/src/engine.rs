@@ -9,6 +9,7 @@ use crate::session::drive::drive;
 use crate::session::hub::{Hub, Hubs};
 use crate::session::launch::Place;
 use crate::supervisor::pack::Packing;
+use crate::task::hub::TaskHub;
 use crate::trouble::Troubles;
 use crate::{Error, Result};
 use castra_proto::shim::relay::{Exec, Probe};
@@ -43,6 +44,7 @@ pub(crate) struct Engine {
     pub closing: watch::Sender<bool>,
     pub troubles: Troubles,
     pub packing: Packing,
+    pub tasks: Arc<TaskHub>,
 }
 
 impl Engine {
@@ -64,6 +66,7 @@ impl Engine {
             closing: watch::Sender::new(false),
             troubles: Troubles::default(),
             packing: Packing::default(),
+            tasks: Arc::default(),
             config,
             store,
             hubs,

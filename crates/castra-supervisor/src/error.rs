@@ -5,7 +5,7 @@ use castra_claude::launch::Refusal;
 use castra_proto::api::TurnResult;
 use castra_proto::shim::relay::RelayError;
 use castra_proto::{ErrorCode, Problem, RunState};
-use castra_store::{CommitError, StoreError};
+use castra_store::{CommitError, StoreError, TaskError};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -18,6 +18,8 @@ pub enum Error {
     Launch(#[from] Refusal),
     #[error(transparent)]
     Commit(#[from] CommitError),
+    #[error(transparent)]
+    Task(#[from] TaskError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -71,6 +73,7 @@ impl Error {
             Self::Refused(problem) => problem.clone(),
             Self::Launch(refusal) => launch_problem(&refusal.to_string()),
             Self::Commit(error) => commit_problem(error),
+            Self::Task(error) => task_problem(error),
             Self::Store(error) => store_problem(error),
             Self::Host(error) => host_problem(error),
             Self::Log(LogReadError::Host(error)) => host_problem(error),
@@ -123,6 +126,20 @@ fn commit_problem(error: &CommitError) -> Problem {
         }
         CommitError::Malformed(_) => Problem::new(ErrorCode::Internal, text),
         CommitError::Store(error) => store_problem(error),
+    }
+}
+
+fn task_problem(error: &TaskError) -> Problem {
+    let text = error.to_string();
+    match error {
+        TaskError::NoTask(_) => Problem::new(ErrorCode::NotFound, text),
+        TaskError::NameTaken { .. } => {
+            Problem::new(ErrorCode::Conflict, text).hint("choose another name, or cancel that task")
+        }
+        TaskError::Mismatch => Problem::new(ErrorCode::IdempotencyMismatch, text)
+            .hint("use a new Idempotency-Key for a new request"),
+        TaskError::Moved(_) => Problem::new(ErrorCode::Conflict, text).hint("try again"),
+        TaskError::Store(error) => store_problem(error),
     }
 }
 

@@ -24,9 +24,11 @@ pub use castra_shim::return_large_blocks;
 
 /// claude's messages, typed.
 pub use castra_claude::message;
+pub use castra_store::TaskFilter;
 pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};
 pub use error::{Error, Result};
 pub use frame::{ByteStream, EventFrame, Frame, ServerSubscription, Subscription};
 pub use handle::{Approver, Events, Messages, Session, Spoken};
 pub use session::screen::{Picture, TypeError, View};
 pub use supervisor::{Caller, Direction, ExportFormat, ListFilter, Supervisor, upload_scope};
+pub use task::TaskLimits;

@@ -281,7 +281,10 @@ impl<'a> Actor<'a> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        [self.lazy, self.end_line, self.tty_next(), self.deadlines.next(&self.view)].into_iter().flatten().min()
+        [self.lazy, self.end_line, self.tty_next(), self.deadlines.next(&self.view)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes one message of the shim's and all that is there behind it, then commits once.

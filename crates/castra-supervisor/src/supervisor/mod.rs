@@ -9,7 +9,8 @@ mod logs;
 pub(crate) mod messages;
 pub(crate) mod pack;
 pub(crate) mod permissions;
-mod start;
+pub(crate) mod start;
+mod tasks;
 mod terminal;
 mod tokens;
 mod transcripts;
@@ -122,6 +123,7 @@ impl Supervisor {
         supervisor.recover().await?;
         tokio::spawn(leftovers::settle(supervisor.engine.clone()));
         tokio::spawn(pack::keep(supervisor.engine.clone()));
+        tokio::spawn(crate::task::queue::keep(supervisor.clone()));
         supervisor.keep_house();
         Ok(supervisor)
     }

@@ -219,7 +219,7 @@ impl Supervisor {
 
     /// An agent can read the folders that it is given, and tell. Whoever may not answer its requests names only folders
     /// that the operator has listed; of others they do not learn whether they exist.
-    async fn check_folders(&self, spec: &SessionSpec, caller: &Caller) -> Result<()> {
+    pub(super) async fn check_folders(&self, spec: &SessionSpec, caller: &Caller) -> Result<()> {
         if caller.scope >= Scope::Approve {
             return Ok(());
         }
@@ -254,7 +254,7 @@ impl Supervisor {
     }
 
     /// The folder as claude will see it: absolute, existing, links resolved.
-    async fn folder(&self, field: &str, workdir: &str) -> Result<String> {
+    pub(super) async fn folder(&self, field: &str, workdir: &str) -> Result<String> {
         let refused = |why: &str| {
             Err(Error::with_hint(
                 ErrorCode::InvalidRequest,

@@ -2,9 +2,9 @@
 
 use super::protocol::notice::Rejection;
 use super::workspace::Workspace;
+use crate::Result;
 use crate::engine::Engine;
 use crate::host::HostError;
-use crate::{Error, Result};
 use bytes::Bytes;
 use castra_proto::shim::relay::{EntryKind, RelayError};
 
@@ -43,7 +43,7 @@ pub(crate) async fn take(
     }
     let bytes = match crate::host::get(files, at, MAX_BYTES).await {
         Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(Err(Rejection::TooLarge { limit: MAX_BYTES })),
+        Ok(None) => return Ok(Err(Rejection::TooLarge { size: entry.size, limit: MAX_BYTES })),
         Err(error) => return rejected(error),
     };
     let media_type = media_type(path, &bytes);
@@ -101,11 +101,6 @@ fn media_type(path: &str, bytes: &Bytes) -> String {
         None if std::str::from_utf8(bytes).is_ok() => "text/plain".to_owned(),
         None => "application/octet-stream".to_owned(),
     }
-}
-
-/// Whether nothing is there, as an error that asks to try again is not.
-pub(crate) fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::Host(HostError::Relay(relay)) if relay.errno() == Some(2))
 }
 
 #[cfg(test)]

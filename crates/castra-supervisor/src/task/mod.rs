@@ -1,3 +1,16 @@
-//! Tasks: what an agent says on its way to an outcome. Pure so far: no clock, no I/O.
+//! Tasks: from instructions to an outcome. A task's attempts drive sessions; what its agent reports arrives as events of
+//! the session, and is folded here. Refuses to touch a run: sessions are told what to do as anybody tells them.
 
+pub(crate) mod driver;
+mod end;
+pub(crate) mod handover;
+pub(crate) mod held;
+pub(crate) mod hub;
 pub mod protocol;
+pub(crate) mod queue;
+pub(crate) mod state;
+pub(crate) mod view;
+pub(crate) mod workspace;
+
+pub(crate) use end::again as end_again;
+pub use queue::TaskLimits;

@@ -95,8 +95,12 @@ mod tests {
         let table = |state: TaskState| -> &[(Cause, TaskState)] {
             use TaskState::*;
             match state {
-                Queued => &[(Cause::Admitted, Starting), (Cause::Failed, Failed), (Cause::Cancelled, Cancelled)],
-                Starting => &[(Cause::Started, Running), (Cause::Failed, Failed), (Cause::Cancelled, Cancelled)],
+                Queued => {
+                    &[(Cause::Admitted, Starting), (Cause::Failed, Failed), (Cause::Cancelled, Cancelled)]
+                }
+                Starting => {
+                    &[(Cause::Started, Running), (Cause::Failed, Failed), (Cause::Cancelled, Cancelled)]
+                }
                 Running | NeedsInput => &[
                     (Cause::Asked, NeedsInput),
                     (Cause::Answered, Running),

@@ -280,7 +280,15 @@ impl TaskView {
         let version = last.map_or(0, |last| last.n) + 1;
         let sha256 = sha256.to_owned();
         self.deliverables.insert(path.to_owned(), Version { n: version, sha256: sha256.clone() });
-        Some(Deliverable { path: path.into(), version, size, sha256, media_type, at, attempt: self.attempt() })
+        Some(Deliverable {
+            path: path.into(),
+            version,
+            size,
+            sha256,
+            media_type,
+            at,
+            attempt: self.attempt(),
+        })
     }
 }
 

@@ -85,16 +85,17 @@ impl Workspace {
     }
 
     /// What the agent is told, whole.
-    pub(crate) fn instructions(&self, spec: &TaskSpec, nonce: &str, enabled: Enabled, resumes: bool) -> String {
+    pub(crate) fn instructions(&self, spec: &TaskSpec, nonce: &str, enabled: Enabled) -> String {
         let channels = Channels { log: spec.protocol.has_log(), mcp: false };
         instructions(&Parts {
             channels,
             enabled,
             nonce,
             paths: self.paths(),
-            resumes,
+            resumable: true,
             uploads: true,
             instructions: spec.instructions.as_deref().unwrap_or_default(),
+            notes: &[],
         })
     }
 
@@ -105,7 +106,9 @@ impl Workspace {
             files.mkdir(self.own(dir), 0o700).await?;
         }
         if self.workdir.is_some() {
-            files.put(self.at(&format!("{BESIDE}/.gitignore")), 0o600, false, Bytes::from_static(b"*\n")).await?;
+            files
+                .put(self.at(&format!("{BESIDE}/.gitignore")), 0o600, false, Bytes::from_static(b"*\n"))
+                .await?;
         } else {
             put(files, self.at("CLAUDE.md"), 0o600, false, instructions.as_bytes().to_vec().into()).await?;
         }
@@ -149,7 +152,8 @@ mod tests {
     #[test]
     fn only_what_is_below_deliverables_is_one() {
         let fresh = Workspace { session: SessionId::now(), workdir: None, prefix: String::new() };
-        let own = Workspace { workdir: Some("/home/u/p".into()), prefix: ".castra/1/".into(), ..fresh.clone() };
+        let own =
+            Workspace { workdir: Some("/home/u/p".into()), prefix: ".castra/1/".into(), ..fresh.clone() };
         for (workspace, work, said, path) in [
             (&fresh, "/w", "deliverables/a.md", Some("a.md")),
             (&fresh, "/w", "./deliverables//a b/c.md", Some("a b/c.md")),

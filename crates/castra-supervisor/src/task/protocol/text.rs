@@ -25,6 +25,11 @@ impl Paths {
         Paths { prefix: ".castra/".into() }
     }
 
+    /// Everything below this prefix, which is empty or ends with a slash.
+    pub fn in_folder(prefix: &str) -> Paths {
+        Paths { prefix: prefix.to_owned() }
+    }
+
     /// `folder` (absolute, without a slash at its end) in front, for agents that change folders.
     pub fn below(self, folder: &str) -> Paths {
         Paths { prefix: format!("{folder}/{}", self.prefix) }

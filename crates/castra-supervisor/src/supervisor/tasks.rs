@@ -1,0 +1,458 @@
+//! Tasks: created, shown, cancelled, gone on with, removed; and what they have handed over.
+
+use super::start::{check_name, check_scope, hash};
+use super::{Caller, Supervisor};
+use crate::engine::{json_text, now};
+use crate::task::end_again;
+use crate::task::held::{Held, parse};
+use crate::task::state::Cause;
+use crate::task::view::{Cancel, Outcome, TaskView, completion, mode};
+use crate::{Error, Result, redact};
+use bytes::Bytes;
+use castra_proto::api::Page;
+use castra_proto::task::{
+    CancelTask, Completion, Deliverable, Level, Protocol, Reason, ReasonCode, Start, TaskEvent, TaskEventKind,
+};
+use castra_proto::{ErrorCode, SessionId, Task, TaskId, TaskSpec, TaskState};
+use castra_store::{Cursor, FoundTask, NewTask, TaskCommit, TaskError, TaskFilter, TaskRow};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+const PAGE_TASKS: usize = 100;
+const PAGE_EVENTS: usize = 1000;
+/// What the agent of a cancelled task has to come to rest by itself, in seconds.
+const GRACE_S: u64 = 5;
+/// Tries at a change that others were faster with.
+const TRIES: usize = 50;
+
+impl Supervisor {
+    /// A new task, on disk when this returns; it begins when its turn comes. With `key` (Idempotency-Key) a retry gets
+    /// the task of the first call; another body is refused.
+    ///
+    /// Errors: `invalid_request` with the reason, before anything is made; `conflict` for a taken name.
+    pub async fn create_task(&self, spec: TaskSpec, key: Option<&str>, caller: &Caller) -> Result<Task> {
+        let engine = &self.engine;
+        let id = key.map_or_else(TaskId::now, |key| TaskId::of_key(&caller.by, key));
+        let request_hash = hash(&spec);
+        check(&spec)?;
+        check_scope(&spec.session, caller)?;
+        self.check_task_folders(&spec, caller).await?;
+        let mut attempt = spec.session.clone();
+        attempt.mode = mode(&spec);
+        self.check_spec(SessionId::now(), &attempt).await?;
+        let depends_on = self.dependencies(&spec).await?;
+        let at = now();
+        let view = TaskView {
+            since: at,
+            nonce: nonce(),
+            retries_left: spec.retries,
+            depends_on,
+            ..TaskView::default()
+        };
+        let (shown, secrets) = redact::split(&spec.session);
+        let shown = TaskSpec { session: shown, ..spec.clone() };
+        let said = json!({"from": null, "to": TaskState::Queued, "cause": "created", "by": caller.by});
+        let commit = TaskCommit {
+            task: id,
+            at,
+            create: Some(NewTask {
+                name: spec.name.clone(),
+                request_hash,
+                priority: spec.priority,
+                parent: spec.parent,
+                labels: spec.labels.clone(),
+                metadata: spec.metadata.clone().unwrap_or_default(),
+                spec: json_text(&shown)?,
+                secrets,
+            }),
+            head: None,
+            state: TaskState::Queued,
+            session: None,
+            events: vec![view.event(at, TaskEventKind::State, Level::Event, "queued", said)],
+            view: json_text(&view)?,
+            deliverables: Vec::new(),
+        };
+        engine.store.commit_task(commit).await?;
+        crate::failpoint::failpoint!("task.created");
+        engine.tasks.committed(id);
+        self.task(id).await
+    }
+
+    /// As sessions' folders are checked: whoever may not approve names only those that the operator has listed.
+    async fn check_task_folders(&self, spec: &TaskSpec, caller: &Caller) -> Result<()> {
+        self.check_folders(&spec.session, caller).await?;
+        if let Some(workdir) = &spec.session.workdir {
+            self.folder("workdir", workdir).await?;
+        }
+        Ok(())
+    }
+
+    async fn dependencies(&self, spec: &TaskSpec) -> Result<Vec<TaskId>> {
+        let mut ids = Vec::with_capacity(spec.depends_on.len());
+        for reference in &spec.depends_on {
+            ids.push(self.resolve_task(reference).await?);
+        }
+        Ok(ids)
+    }
+
+    /// Resolves an id, a unique prefix (4 characters or more) or a name.
+    pub async fn resolve_task(&self, reference: &str) -> Result<TaskId> {
+        match self.engine.store.find_task(reference).await? {
+            FoundTask::One(row) => Ok(row.id),
+            FoundTask::None => Err(no_task(reference)),
+            FoundTask::Ambiguous(ids) => Err(Error::with_hint(
+                ErrorCode::Conflict,
+                format!("{reference:?} could be any of {} tasks", ids.len()),
+                format!(
+                    "write more of it: {}",
+                    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                ),
+            )),
+        }
+    }
+
+    pub async fn task(&self, id: TaskId) -> Result<Task> {
+        let row = self.engine.store.task(id).await?.ok_or_else(|| no_task(&id.to_string()))?;
+        self.shown_task(row).await
+    }
+
+    async fn shown_task(&self, row: TaskRow) -> Result<Task> {
+        let view: TaskView = parse(&row, "state", &row.view)?;
+        let mut deliverables: Vec<Deliverable> = self.engine.store.deliverables(row.id).await?;
+        // By path and version: of each path the last one stays.
+        deliverables.reverse();
+        deliverables.dedup_by(|later, kept| later.path == kept.path);
+        deliverables.reverse();
+        Ok(Task {
+            spec: parse(&row, "spec", &row.spec)?,
+            id: row.id,
+            name: row.name,
+            state: row.state,
+            since: view.since,
+            attempt: view.attempt(),
+            attempts: view.attempts,
+            progress: view.progress,
+            result: view.result,
+            reason: view.reason,
+            session_id: row.session,
+            deliverables,
+            parent: row.parent,
+            labels: row.labels,
+            metadata: Some(row.metadata).filter(|metadata| !metadata.is_null()),
+            priority: row.priority,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+
+    /// Newest first.
+    pub async fn tasks(
+        &self,
+        filter: &TaskFilter,
+        cursor: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Page<Task>> {
+        let cursor = cursor.map(str::parse::<Cursor>).transpose().map_err(|_| {
+            Error::with_hint(
+                ErrorCode::InvalidRequest,
+                "this is not a cursor",
+                "pass `next` of the page before",
+            )
+        })?;
+        let limit = limit.unwrap_or(PAGE_TASKS).clamp(1, 1000) as u32;
+        let rows = self.engine.store.tasks(filter, cursor, limit).await?;
+        let mut items = Vec::with_capacity(rows.items.len());
+        for row in rows.items {
+            items.push(self.shown_task(row).await?);
+        }
+        Ok(Page { items, next: rows.next.map(|next| next.to_string()) })
+    }
+
+    /// Events with `seq > after`.
+    pub async fn task_events(&self, id: TaskId, after: u64, limit: usize) -> Result<Vec<TaskEvent>> {
+        let rows = self.engine.store.task_events(id, after, limit.clamp(1, PAGE_EVENTS) as u32).await?;
+        if rows.is_empty() && self.engine.store.task(id).await?.is_none() {
+            return Err(no_task(&id.to_string()));
+        }
+        let event = |row: castra_store::StoredTaskEvent| TaskEvent {
+            seq: row.seq,
+            at: row.at,
+            task_id: id,
+            attempt: row.attempt,
+            kind: row.kind,
+            level: row.level,
+            message: row.message,
+            data: row.data,
+        };
+        Ok(rows.into_iter().map(event).collect())
+    }
+
+    /// The same, and where there are none, those that come within `wait`.
+    pub async fn next_task_events(
+        &self,
+        id: TaskId,
+        after: u64,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<TaskEvent>> {
+        let mut changed = self.engine.tasks.changed.subscribe();
+        let deadline = Instant::now() + wait;
+        loop {
+            changed.mark_unchanged();
+            let events = self.task_events(id, after, limit).await?;
+            if !events.is_empty() || !matches!(timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
+                return Ok(events);
+            }
+        }
+    }
+
+    /// Waits until the task is over, or has handed over `deliverable`, or `timeout` is over.
+    pub async fn wait_task(&self, id: TaskId, deliverable: Option<&str>, timeout: Duration) -> Result<Task> {
+        let mut changed = self.engine.tasks.changed.subscribe();
+        let deadline = Instant::now() + timeout;
+        loop {
+            changed.mark_unchanged();
+            let task = self.task(id).await?;
+            let there = deliverable.is_some_and(|path| task.deliverables.iter().any(|one| one.path == path));
+            if there
+                || task.state.is_final()
+                || !matches!(timeout_at(deadline, changed.changed()).await, Ok(Ok(())))
+            {
+                return Ok(task);
+            }
+        }
+    }
+
+    /// Changes a task by what `change` makes of it; done again when somebody else was faster.
+    async fn change_task(&self, id: TaskId, change: impl Fn(&mut Held) -> Result<()>) -> Result<Task> {
+        for _ in 0..TRIES {
+            let Some(mut task) = Held::load(&self.engine, id).await? else {
+                return Err(no_task(&id.to_string()));
+            };
+            change(&mut task)?;
+            if task.events.is_empty() {
+                break;
+            }
+            match task.commit(&self.engine).await {
+                Err(Error::Task(TaskError::Moved(_))) => {}
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        self.task(id).await
+    }
+
+    /// Asks a task to end: its agent is interrupted, has `grace_s` to come to rest, and is stopped. A task that is over
+    /// stays as it is.
+    pub async fn cancel_task(&self, id: TaskId, request: &CancelTask, caller: &Caller) -> Result<Task> {
+        self.change_task(id, |task| {
+            if task.view.state.is_final() || task.view.cancel.is_some() || task.view.outcome.is_some() {
+                return Ok(());
+            }
+            let message = match &request.reason {
+                Some(reason) => format!("by {}: {reason}", caller.by),
+                None => format!("by {}", caller.by),
+            };
+            if task.view.state == TaskState::Queued {
+                let reason = Some(Reason { code: ReasonCode::Cancelled, message, tail: Vec::new() });
+                task.view.reason.clone_from(&reason);
+                let outcome = Outcome { state: TaskState::Cancelled, result: None, reason };
+                task.view.conclude(outcome, now(), &mut task.events);
+                task.view.shift(Cause::Cancelled, now(), &mut task.events);
+                return Ok(());
+            }
+            task.view.cancel = Some(Cancel {
+                by: caller.by.clone(),
+                at: now(),
+                reason: request.reason.clone(),
+                grace_s: request.grace_s.unwrap_or(GRACE_S),
+            });
+            let data = json!({"by": caller.by, "reason": request.reason});
+            task.say(TaskEventKind::Log, Level::Event, format!("is to be cancelled {message}"), data);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Another attempt in the session of the last one, which goes on where it was.
+    ///
+    /// Errors: `conflict` while it is not over, or where no session is left.
+    pub async fn resume_task(&self, id: TaskId) -> Result<Task> {
+        let row = self.engine.store.task(id).await?.ok_or_else(|| no_task(&id.to_string()))?;
+        let session = match row.session {
+            Some(session) => self.engine.store.session(session).await?,
+            None => None,
+        };
+        if session.is_none() {
+            return Err(Error::with_hint(
+                ErrorCode::Conflict,
+                "the task has no session to go on in",
+                "`castra task retry ID` begins anew",
+            ));
+        }
+        self.change_task(id, |task| another(task, Cause::Resumed)).await
+    }
+
+    /// Another attempt, in a fresh session.
+    ///
+    /// Errors: `conflict` while it is not over.
+    pub async fn retry_task(&self, id: TaskId) -> Result<Task> {
+        self.change_task(id, |task| another(task, Cause::Retried)).await
+    }
+
+    /// Removes a task that is over, with its deliverables and its sessions.
+    ///
+    /// Errors: `conflict` while it is not over.
+    pub async fn remove_task(&self, id: TaskId) -> Result<()> {
+        let row = self.engine.store.task(id).await?.ok_or_else(|| no_task(&id.to_string()))?;
+        if !row.state.is_final() {
+            return Err(Error::with_hint(
+                ErrorCode::Conflict,
+                format!("the task is {}", row.state),
+                "`castra task cancel ID` ends it",
+            ));
+        }
+        self.forget_task(id).await
+    }
+
+    pub(crate) async fn forget_task(&self, id: TaskId) -> Result<()> {
+        let Some(row) = self.engine.store.task(id).await? else { return Ok(()) };
+        let view: TaskView = parse(&row, "state", &row.view)?;
+        for attempt in &view.attempts {
+            match self.remove(attempt.session_id, false, &crate::task::driver::caller(id)).await {
+                Err(error) if error.problem().code != ErrorCode::SessionNotFound => return Err(error),
+                _ => {}
+            }
+        }
+        for content in self.engine.store.remove_task(id).await? {
+            self.engine.store.remove_blob(&content)?;
+        }
+        self.engine.tasks.committed(id);
+        Ok(())
+    }
+
+    /// All versions of all that it has handed over.
+    pub async fn deliverables(&self, id: TaskId) -> Result<Vec<Deliverable>> {
+        self.task(id).await?;
+        Ok(self.engine.store.deliverables(id).await?)
+    }
+
+    /// A deliverable with its bytes; the newest version, where none is named.
+    pub async fn deliverable(
+        &self,
+        id: TaskId,
+        path: &str,
+        version: Option<u32>,
+    ) -> Result<(Deliverable, Bytes)> {
+        let all = self.deliverables(id).await?;
+        let wanted = |one: &&Deliverable| one.path == path && version.is_none_or(|n| one.version == n);
+        let Some(found) = all.iter().rfind(wanted) else {
+            return Err(Error::with_hint(
+                ErrorCode::NotFound,
+                format!("the task has not handed over {path:?}"),
+                "`castra task show ID` lists what it has",
+            ));
+        };
+        match self.engine.store.blob(&found.sha256).await? {
+            Some(bytes) => Ok((found.clone(), bytes)),
+            None => Err(Error::new(
+                ErrorCode::Internal,
+                format!("the content of {path:?} is missing from CASTRA_HOME/blobs"),
+            )),
+        }
+    }
+}
+
+fn another(task: &mut Held, cause: Cause) -> Result<()> {
+    if !task.view.state.is_final() {
+        return Err(Error::with_hint(
+            ErrorCode::Conflict,
+            format!("the task is {}", task.view.state),
+            "`castra task cancel ID` ends it first",
+        ));
+    }
+    end_again(task, cause);
+    Ok(())
+}
+
+fn no_task(reference: &str) -> Error {
+    Error::with_hint(
+        ErrorCode::NotFound,
+        format!("there is no task {reference:?}"),
+        "`castra task list -a` lists all tasks",
+    )
+}
+
+/// In castra's messages to the agent: short enough to be read, long enough not to be guessed by what it reads.
+fn nonce() -> String {
+    Uuid::new_v4().simple().to_string()[..12].to_owned()
+}
+
+/// Refuses what cannot work, with the reason.
+fn check(spec: &TaskSpec) -> Result<()> {
+    let refuse = |detail: String, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
+    if let Some(name) = &spec.name {
+        check_name(name)?;
+    }
+    let later = [
+        ("params", !spec.params.is_empty()),
+        ("values", !spec.values.is_empty()),
+        ("inputs", !spec.inputs.is_empty()),
+        ("hooks", !spec.hooks.is_empty()),
+        ("parent", spec.parent.is_some()),
+        ("children", !spec.children.is_empty()),
+        ("client_id", spec.client_id.is_some()),
+        ("ttl_s", spec.ttl_s.is_some()),
+    ];
+    if let Some((field, _)) = later.iter().find(|(_, set)| *set) {
+        return refuse(format!("this castra does not have tasks with `{field}` yet"), "leave it out");
+    }
+    if spec.protocol == Protocol::Mcp {
+        return refuse("this castra does not have `protocol: mcp` yet".into(), "use `log`");
+    }
+    let session = &spec.session;
+    let own = [
+        ("resume", session.resume.is_some()),
+        ("continue", session.continue_),
+        ("fork_of", session.fork_of.is_some()),
+        ("session_id", session.session_id.is_some()),
+        ("ephemeral", session.ephemeral),
+    ];
+    if let Some((field, _)) = own.iter().find(|(_, set)| *set) {
+        return refuse(
+            format!("`session.{field}` is the task's own business: each attempt has a session of its own"),
+            "leave it out; `castra task resume ID` goes on in the last one",
+        );
+    }
+    if spec.instructions.as_ref().is_some_and(|text| text.trim().is_empty()) {
+        return refuse("`instructions` are empty".into(), "say what is to be done, or leave them out");
+    }
+    let counts = completion(spec);
+    if counts.contains(&Completion::Protocol) && spec.protocol == Protocol::None {
+        return refuse(
+            "`completion` names `protocol`, and `protocol` is `none`".into(),
+            "use another protocol, or `completion: [result]`",
+        );
+    }
+    if counts.contains(&Completion::Result) && (spec.start == Start::Manual || spec.instructions.is_none()) {
+        return refuse(
+            "`completion` names `result`, and the task has no message of its own whose turn could end".into(),
+            "give `instructions` with `start: auto`",
+        );
+    }
+    if counts.is_empty() && spec.instructions.is_some() {
+        return refuse(
+            "nothing could ever show that this task is done".into(),
+            "name `protocol`, `exit` or `result` under `completion`",
+        );
+    }
+    if session.limits.max_runtime_s == Some(0) || spec.timeout_s == Some(0) {
+        return refuse("`timeout_s` is 0".into(), "leave it out for no limit");
+    }
+    if spec.budget_usd.is_some_and(|budget| budget.is_nan() || budget <= 0.0) {
+        return refuse("`budget_usd` is not above 0".into(), "leave it out for no limit");
+    }
+    Ok(())
+}

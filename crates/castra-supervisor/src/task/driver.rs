@@ -1,0 +1,311 @@
+//! Drives one task from its admission to its end. Whatever it knows is in the store, and whatever it does it may do
+//! again: it can be killed at any point and begun anew.
+
+use super::held::Held;
+use super::hub::Driving;
+use super::protocol::Enabled;
+use super::protocol::notice::{self, Rejection, Verdict};
+use super::state::Cause;
+use super::view::{Effect, Outcome, Told, completion, mode};
+use super::{end, handover};
+use crate::engine::now;
+use crate::session::coordinate::Coordination;
+use crate::supervisor::start::Plan;
+use crate::supervisor::{Caller, Supervisor};
+use crate::{Error, Result};
+use castra_proto::api::{MessageState, Scope, SendMessage};
+use castra_proto::task::{Completion, Level, ReasonCode, Start, TaskEventKind};
+use castra_proto::{ErrorCode, MessageId, SessionId, SessionSpec, TaskId, TaskState};
+use castra_store::{CommitError, TaskError};
+use serde_json::json;
+use std::time::Duration;
+use tracing::warn;
+
+/// Between two tries at a task that could not be driven: at first, and doubled up to the last.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+const TRY_LATER: Duration = Duration::from_secs(8);
+/// Events of a session that are folded before they are committed.
+const BATCH: u32 = 500;
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Whoever acts for a task, where it is written who did.
+pub(crate) fn caller(task: TaskId) -> Caller {
+    Caller { by: format!("task:{task}"), scope: Scope::Admin }
+}
+
+/// Makes sure that somebody drives this task.
+pub(crate) fn drive(supervisor: &Supervisor, id: TaskId) {
+    let Some(driving) = supervisor.engine.tasks.take(id) else { return };
+    let supervisor = supervisor.clone();
+    tokio::spawn(async move {
+        let mut closing = supervisor.engine.closing.subscribe();
+        tokio::select! {
+            () = Driver { supervisor, driving }.live() => {}
+            // Dropped wherever it stands: the next one begins from the store.
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+    });
+}
+
+pub(super) struct Driver {
+    pub supervisor: Supervisor,
+    driving: Driving,
+}
+
+impl Driver {
+    async fn live(self) {
+        let mut pause = TRY_AGAIN;
+        loop {
+            match self.step().await {
+                Ok(true) => pause = TRY_AGAIN,
+                Ok(false) => return,
+                Err(error) if is_overtaken(&error) => {}
+                Err(error) => {
+                    warn!(task = %self.driving.id, %error, "the task's driver failed; it is tried again");
+                    tokio::time::sleep(pause).await;
+                    pause = TRY_LATER.min(pause * 2);
+                }
+            }
+        }
+    }
+
+    /// False: nothing is left to be done by it.
+    async fn step(&self) -> Result<bool> {
+        let Some(mut task) = Held::load(&self.supervisor.engine, self.driving.id).await? else {
+            return Ok(false);
+        };
+        match task.view.state {
+            TaskState::Starting if task.view.cancel.is_none() && task.view.outcome.is_none() => {
+                self.start(&mut task).await?;
+            }
+            TaskState::Starting | TaskState::Running | TaskState::NeedsInput => {
+                if task.view.outcome.is_some() {
+                    end::end(self, &mut task).await?;
+                } else if task.view.cancel.is_some() {
+                    end::cancel(self, &mut task).await?;
+                } else {
+                    self.follow(&mut task).await?;
+                }
+            }
+            TaskState::Queued | TaskState::Done | TaskState::Failed | TaskState::Cancelled => {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// From an attempt that was admitted to a session that works on it.
+    async fn start(&self, task: &mut Held) -> Result<()> {
+        let engine = &self.supervisor.engine;
+        let Some(attempt) = task.attempt().cloned() else {
+            return Err(Error::new(
+                ErrorCode::Internal,
+                format!("task {} starts without an attempt", task.id),
+            ));
+        };
+        crate::failpoint::failpoint!("task.start");
+        let first_word = match self.begin(task, attempt.session_id, attempt.resumed).await {
+            Ok(first_word) => first_word,
+            Err(error @ (Error::Refused(_) | Error::Launch(_))) => {
+                let problem = error.problem();
+                task.view.fail(ReasonCode::Start, problem.detail, now(), &mut task.events);
+                return task.commit(engine).await;
+            }
+            Err(error) => return Err(error),
+        };
+        crate::failpoint::failpoint!("task.begun");
+        if let Some(text) = first_word {
+            let key = format!("task:{}:{}", task.id, attempt.n);
+            task.view.kickoff = self.tell(task, &key, text).await?;
+        }
+        let data = json!({"session_id": attempt.session_id, "resumed": attempt.resumed});
+        let message = match attempt.resumed {
+            true => format!("attempt {} goes on in session {}", attempt.n, attempt.session_id),
+            false => format!("attempt {} in session {}", attempt.n, attempt.session_id),
+        };
+        task.say(TaskEventKind::Attempt, Level::Event, message, data);
+        task.view.shift(Cause::Started, now(), &mut task.events);
+        task.commit(engine).await
+    }
+
+    /// The session, new or resumed. What its agent is told first.
+    async fn begin(&self, task: &Held, session: SessionId, resumed: bool) -> Result<Option<String>> {
+        let engine = &self.supervisor.engine;
+        let workspace = task.workspace(session);
+        let nonce = task.view.nonce.as_str();
+        let enabled = Enabled::default();
+        let text = workspace.instructions(&task.spec, nonce, enabled);
+        let files = engine.host.files();
+        let known = engine.store.session(session).await?;
+        let auto = task.spec.start == Start::Auto && task.spec.instructions.is_some();
+        if resumed {
+            if known.is_none_or(|row| row.state.is_final()) {
+                let refreshed = workspace.refresh(files, &text).await?;
+                self.supervisor.resume(session, Default::default(), &caller(task.id)).await?;
+                let told = notice::resumed(nonce, refreshed, workspace.place(), &workspace.paths());
+                return Ok(auto.then_some(told));
+            }
+            // A crash came between: it is told again, under the same key.
+            let told = notice::resumed(nonce, false, workspace.place(), &workspace.paths());
+            return Ok(auto.then_some(told));
+        }
+        if known.is_none() {
+            workspace.plant(files, &text).await?;
+            let mut plan = Plan::new(session, session_spec(task, &text));
+            let log = task.spec.protocol.has_log().then(|| workspace.log());
+            plan.coordination = Some(Coordination::new(task.id, log, enabled));
+            match self.supervisor.begin(plan, None, &caller(task.id)).await {
+                Ok(_) | Err(Error::Commit(CommitError::SessionExists(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(auto.then(|| notice::kickoff(nonce, workspace.place())))
+    }
+
+    /// Sends the agent a message, once for each key. None: it is not there any more to hear it.
+    pub(super) async fn tell(&self, task: &Held, key: &str, text: String) -> Result<Option<MessageId>> {
+        let Some(session) = task.session() else { return Ok(None) };
+        let message = SendMessage::from(text);
+        match self.supervisor.send(session, message, Some(key), &caller(task.id)).await {
+            Ok(accepted) => Ok(Some(accepted.message_id)),
+            // Said before a crash, in other words.
+            Err(Error::Commit(CommitError::IdempotencyMismatch)) => Ok(Some(MessageId::of_key(session, key))),
+            Err(error) => match error.problem().code {
+                ErrorCode::SessionEnded | ErrorCode::SessionLost | ErrorCode::SessionNotFound => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Folds what the session says, until the task is to be looked at anew.
+    async fn follow(&self, task: &mut Held) -> Result<()> {
+        let engine = &self.supervisor.engine;
+        let Some(session) = task.session() else { return Ok(()) };
+        let hub = match engine.hub(session).await {
+            Ok(hub) => hub,
+            Err(error) if error.problem().code == ErrorCode::SessionNotFound => {
+                let said = "its session was removed before the task was done";
+                task.view.fail(ReasonCode::Stopped, said, now(), &mut task.events);
+                return task.commit(engine).await;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut head = hub.head.subscribe();
+        loop {
+            head.mark_unchanged();
+            let events = engine.store.events(session, task.view.cursor, BATCH, BATCH_BYTES).await?;
+            for event in &events {
+                let effect = task.view.apply(event, &task.spec, &mut task.events);
+                match effect {
+                    Some(Effect::Fetch { path }) => self.fetch(task, session, event.seq, &path).await?,
+                    Some(Effect::Tell { what: Told::Stray(line) }) => {
+                        let paths = task.workspace(session).paths();
+                        let text = notice::stray(&task.view.nonce, &line, &paths);
+                        self.reply(task, event.seq, text).await?;
+                    }
+                    Some(Effect::LookForResult) => self.look_for_result(task, session).await?,
+                    None => {}
+                }
+                if task.view.outcome.is_some() {
+                    break;
+                }
+            }
+            if !task.events.is_empty() {
+                task.commit(engine).await?;
+            }
+            if task.view.outcome.is_some() {
+                return Ok(());
+            }
+            if events.is_empty() {
+                tokio::select! {
+                    changed = head.changed() => if changed.is_err() { return Ok(()) },
+                    // Somebody wants something of the task; or it was this driver itself, who looks again.
+                    () = self.driving.poke.notified() => return Ok(()),
+                }
+            }
+        }
+    }
+
+    /// A file is handed over: taken or refused, and the agent hears which, once.
+    async fn fetch(&self, task: &mut Held, session: SessionId, seq: u64, said: &str) -> Result<()> {
+        let engine = &self.supervisor.engine;
+        let workspace = task.workspace(session);
+        let work = engine.store.session(session).await?.and_then(|row| row.cwd).unwrap_or_default();
+        let taken = match workspace.below_deliverables(said, &work) {
+            Some(path) => handover::take(engine, &workspace, &path).await?,
+            None => Err(Rejection::Outside),
+        };
+        let verdict = match taken {
+            Ok(taken) => {
+                end::hand_over(task, taken);
+                Verdict::Accepted
+            }
+            Err(why) => {
+                let told = why.say(&workspace.paths().deliverables());
+                let data = json!({"path": said, "why": told});
+                task.say(TaskEventKind::Rejected, Level::Warning, format!("{said}: {told}"), data);
+                Verdict::Rejected(why)
+            }
+        };
+        let text = notice::deliverable_reply(&task.view.nonce, said, &verdict, &workspace.paths());
+        self.reply(task, seq, text).await
+    }
+
+    /// Answers what an event of the session said; the event names the answer.
+    async fn reply(&self, task: &mut Held, seq: u64, text: String) -> Result<()> {
+        crate::failpoint::failpoint!("task.reply");
+        let key = format!("task:{}:reply:{seq}", task.id);
+        if let Some(message_id) = self.tell(task, &key, text.clone()).await? {
+            task.say(TaskEventKind::Reply, Level::Debug, text, json!({"message_id": message_id}));
+        }
+        Ok(())
+    }
+
+    /// Whether the turn that has ended is the one that counts.
+    async fn look_for_result(&self, task: &mut Held, session: SessionId) -> Result<()> {
+        let (true, Some(kickoff)) = (completion(&task.spec).contains(&Completion::Result), task.view.kickoff)
+        else {
+            return Ok(());
+        };
+        let message = self.supervisor.message(session, kickoff).await?;
+        match (message.state, message.result) {
+            (MessageState::Answered, Some(result)) if result.ok => {
+                let done = Outcome { state: TaskState::Done, result: Some(result.text), reason: None };
+                task.view.conclude(done, now(), &mut task.events);
+            }
+            (MessageState::Answered | MessageState::Interrupted, result) => {
+                let said = result.map(|result| match result.error {
+                    Some(problem) => problem.detail,
+                    None if result.text.is_empty() => result.subtype,
+                    None => result.text,
+                });
+                let said = format!("the turn did not end well: {}", said.as_deref().unwrap_or("interrupted"));
+                task.view.fail(ReasonCode::Result, said, now(), &mut task.events);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The session that an attempt drives.
+fn session_spec(task: &Held, instructions: &str) -> SessionSpec {
+    let mut spec = task.spec.session.clone();
+    spec.mode = mode(&task.spec);
+    spec.labels.insert("task".into(), task.id.to_string());
+    if spec.workdir.is_some() {
+        // Nothing of the user's is written: what CLAUDE.md would say comes with the system prompt.
+        let before = spec.append_system_prompt.take().map(|text| format!("{text}\n\n")).unwrap_or_default();
+        spec.append_system_prompt = Some(format!("{before}{instructions}"));
+    }
+    spec.limits.max_runtime_s = spec.limits.max_runtime_s.into_iter().chain(task.spec.timeout_s).min();
+    spec.limits.max_budget_usd = match (spec.limits.max_budget_usd, task.spec.budget_usd) {
+        (Some(own), Some(budget)) => Some(own.min(budget)),
+        (own, budget) => own.or(budget),
+    };
+    spec
+}
+
+fn is_overtaken(error: &Error) -> bool {
+    matches!(error, Error::Task(TaskError::Moved(_)))
+}

@@ -1,0 +1,165 @@
+//! How an attempt ends: its session is stopped, what it leaves is taken, and the task gets the state that is true.
+
+use super::driver::{Driver, caller};
+use super::handover::{self, Taken};
+use super::held::Held;
+use super::state::Cause;
+use super::view::Outcome;
+use crate::engine::now;
+use crate::{Error, Result};
+use castra_proto::spec::Mode;
+use castra_proto::task::{Level, Reason, ReasonCode, TaskEventKind};
+use castra_proto::{ErrorCode, Kind, OwnKind, SessionId, TaskState};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Lines of what was seen last that a failed task keeps.
+const TAIL_LINES: usize = 150;
+/// Events that are looked through for them.
+const TAIL_EVENTS: u64 = 400;
+const TAIL_BYTES: usize = 4 << 20;
+
+/// Somebody wants it to end: the turn is interrupted, and has its grace to come to rest; then it is stopped.
+pub(super) async fn cancel(driver: &Driver, task: &mut Held) -> Result<()> {
+    let Some(cancel) = task.view.cancel.clone() else { return Ok(()) };
+    let engine = &driver.supervisor.engine;
+    if let Some(session) = task.session()
+        && let Some(row) = engine.store.session(session).await?
+        && !row.state.is_final()
+        && crate::shown::view(&row)?.busy()
+    {
+        let left = Duration::from_secs(cancel.grace_s)
+            .saturating_sub(Duration::from_secs_f64(now().seconds_since(cancel.at).max(0.0)));
+        let rest = async {
+            driver.supervisor.interrupt(session, &caller(task.id)).await?;
+            let mut head = engine.hub(session).await?.head.subscribe();
+            loop {
+                head.mark_unchanged();
+                let row = engine.store.session(session).await?;
+                if row.map(|row| crate::shown::view(&row)).transpose()?.is_none_or(|view| !view.busy()) {
+                    return Ok::<(), Error>(());
+                }
+                if head.changed().await.is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        // Whoever does not come to rest is stopped; so is whoever is over already.
+        let _ = timeout(left, rest).await;
+    }
+    let message = match &cancel.reason {
+        Some(reason) => format!("by {}: {reason}", cancel.by),
+        None => format!("by {}", cancel.by),
+    };
+    let reason = Some(Reason { code: ReasonCode::Cancelled, message, tail: Vec::new() });
+    let outcome = Outcome { state: TaskState::Cancelled, result: None, reason };
+    task.view.conclude(outcome, now(), &mut task.events);
+    task.commit(engine).await
+}
+
+/// The outcome is known and on disk: clears away, and makes it so.
+pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
+    let engine = &driver.supervisor.engine;
+    let Some(outcome) = task.view.outcome.clone() else { return Ok(()) };
+    crate::failpoint::failpoint!("task.ending");
+    let mut tail = Vec::new();
+    if let Some(session) = task.session()
+        && engine.store.session(session).await?.is_some()
+    {
+        match driver.supervisor.stop(session, &caller(task.id)).await {
+            Ok(_) => {}
+            Err(error) if error.problem().code == ErrorCode::SessionNotFound => {}
+            Err(error) => return Err(error),
+        }
+        crate::failpoint::failpoint!("task.stopped");
+        let workspace = task.workspace(session);
+        for path in handover::left(engine, &workspace).await? {
+            // What cannot be taken was not promised either.
+            if let Ok(taken) = handover::take(engine, &workspace, &path).await? {
+                hand_over(task, taken);
+            }
+        }
+        if outcome.state == TaskState::Failed {
+            tail = last_lines(driver, session).await?;
+        }
+    }
+    let at = now();
+    task.view.result = outcome.result;
+    task.view.reason = outcome.reason.map(|reason| Reason { tail, ..reason });
+    let Some(cause) = Cause::of_end(outcome.state) else { return Ok(()) };
+    task.view.shift(cause, at, &mut task.events);
+    let (state, reason) = (task.view.state, task.view.reason.clone());
+    if let Some(attempt) = task.view.attempts.last_mut() {
+        (attempt.ended_at, attempt.state, attempt.reason) = (Some(at), Some(state), reason);
+    }
+    if state == TaskState::Failed && task.view.retries_left > 0 {
+        task.view.retries_left -= 1;
+        again(task, Cause::Retried);
+    }
+    task.commit(engine).await?;
+    if task.view.state.is_final() && task.spec.ephemeral {
+        driver.supervisor.forget_task(task.id).await?;
+    }
+    Ok(())
+}
+
+/// Another attempt: in a fresh session, or in the one of the last attempt.
+pub(crate) fn again(task: &mut Held, cause: Cause) {
+    let view = &mut task.view;
+    if !view.shift(cause, now(), &mut task.events) {
+        return;
+    }
+    view.resume = cause == Cause::Resumed;
+    (view.outcome, view.cancel, view.result, view.reason) = (None, None, None, None);
+}
+
+pub(super) fn hand_over(task: &mut Held, taken: Taken) {
+    let Taken { path, size, sha256, media_type } = taken;
+    let Some(deliverable) = task.view.handed_over(&path, size, &sha256, media_type, now()) else { return };
+    let message = format!("{path}, version {}, {size} bytes", deliverable.version);
+    task.say(TaskEventKind::Deliverable, Level::Event, message, json!(deliverable));
+    task.deliverables.push(deliverable);
+}
+
+/// What was seen last: of a terminal its screen, of a stream what was said and what went wrong.
+async fn last_lines(driver: &Driver, session: SessionId) -> Result<Vec<String>> {
+    let engine = &driver.supervisor.engine;
+    let Some(row) = engine.store.session(session).await? else { return Ok(Vec::new()) };
+    if row.mode == Mode::Terminal
+        && let Ok(picture) = driver.supervisor.screen(session).await
+    {
+        let rows: Vec<String> = picture.rows.iter().map(|row| row.trim_end().to_owned()).collect();
+        return Ok(last(rows));
+    }
+    let from = row.head.saturating_sub(TAIL_EVENTS);
+    let events = engine.store.events(session, from, TAIL_EVENTS as u32, TAIL_BYTES).await?;
+    let mut lines = Vec::new();
+    for event in events {
+        let data: Value = serde_json::from_slice(&event.data).unwrap_or_default();
+        match &event.kind {
+            Kind::Claude(kind) if &**kind == "assistant" => {
+                let blocks = data["message"]["content"].as_array().into_iter().flatten();
+                let texts = blocks.filter_map(|block| block["text"].as_str());
+                lines.extend(texts.flat_map(str::lines).map(str::to_owned));
+            }
+            Kind::Own(OwnKind::Stderr) => lines.extend(text_of(&data).lines().map(str::to_owned)),
+            Kind::Own(OwnKind::Status) => lines.extend(text_of(&data["message"]).lines().map(str::to_owned)),
+            _ => {}
+        }
+    }
+    Ok(last(lines))
+}
+
+fn text_of(data: &Value) -> &str {
+    data.as_str().or_else(|| data["text"].as_str()).unwrap_or_default()
+}
+
+fn last(mut lines: Vec<String>) -> Vec<String> {
+    while lines.last().is_some_and(|line| line.is_empty()) {
+        lines.pop();
+    }
+    let lines = lines.split_off(lines.len().saturating_sub(TAIL_LINES));
+    // What would move a reader's cursor is no text.
+    lines.into_iter().map(|line| line.chars().filter(|c| !c.is_control() || *c == '\t').collect()).collect()
+}
