@@ -1,0 +1,193 @@
+//! Tasks in the store: one transaction each, refused when somebody else was faster.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use bytes::Bytes;
+use castra_proto::task::{Deliverable, Level, TaskEventKind, TaskState};
+use castra_proto::{TaskId, Timestamp};
+use castra_store::*;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use support::Home;
+
+fn new(name: Option<&str>, request: u8) -> NewTask {
+    NewTask {
+        name: name.map(str::to_owned),
+        request_hash: [request; 32],
+        priority: 0,
+        parent: None,
+        labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
+        metadata: json!({"ticket": 7}),
+        spec: r#"{"env":{"TOKEN":"***"}}"#.into(),
+        secrets: Some(json!({"env": {"TOKEN": "s3cret"}})),
+    }
+}
+
+fn commit(task: TaskId, head: Option<u64>, state: TaskState, events: &[&str]) -> TaskCommit {
+    TaskCommit {
+        task,
+        at: Timestamp(1),
+        create: None,
+        head,
+        state,
+        session: None,
+        view: "{}".into(),
+        events: events
+            .iter()
+            .map(|message| NewTaskEvent {
+                at: Timestamp(2),
+                attempt: 1,
+                kind: TaskEventKind::Progress,
+                level: Level::Info,
+                message: (*message).to_owned(),
+                data: Value::Null,
+            })
+            .collect(),
+        deliverables: Vec::new(),
+    }
+}
+
+fn create(task: TaskId, new: NewTask) -> TaskCommit {
+    TaskCommit { create: Some(new), ..commit(task, None, TaskState::Queued, &["queued"]) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_reads_back_whole_and_its_secrets_only_by_themselves() {
+    let home = Home::new().await;
+    let (store, id) = (&home.store, TaskId::now());
+    assert_eq!(
+        store.commit_task(create(id, new(Some("report"), 1))).await.unwrap(),
+        TaskCommitted { head: 1, existed: false }
+    );
+    let row = store.task(id).await.unwrap().unwrap();
+    assert_eq!((row.name.as_deref(), row.state, row.head), (Some("report"), TaskState::Queued, 1));
+    assert_eq!((row.metadata, row.labels["team"].as_str()), (json!({"ticket": 7}), "blue"));
+    assert_eq!(store.task_secrets(id).await.unwrap(), Some(json!({"env": {"TOKEN": "s3cret"}})));
+    assert!(matches!(store.find_task("report").await.unwrap(), FoundTask::One(row) if row.id == id));
+    assert!(
+        matches!(store.find_task(&id.to_string()[..13]).await.unwrap(), FoundTask::One(row) if row.id == id)
+    );
+    assert_eq!(store.find_task("no").await.unwrap(), FoundTask::None);
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_request_is_one_task_and_another_under_its_id_is_refused() {
+    let home = Home::new().await;
+    let (store, id) = (&home.store, TaskId::now());
+    store.commit_task(create(id, new(None, 1))).await.unwrap();
+    let again = store.commit_task(create(id, new(None, 1))).await.unwrap();
+    assert_eq!(again, TaskCommitted { head: 1, existed: true });
+    assert!(matches!(store.commit_task(create(id, new(None, 2))).await, Err(TaskError::Mismatch)));
+    assert_eq!(store.task_events(id, 0, 9).await.unwrap().len(), 1);
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_free_again_when_its_task_is_over() {
+    let home = Home::new().await;
+    let (store, first, second) = (&home.store, TaskId::now(), TaskId::now());
+    store.commit_task(create(first, new(Some("report"), 1))).await.unwrap();
+    let taken = store.commit_task(create(second, new(Some("report"), 2))).await;
+    assert!(matches!(taken, Err(TaskError::NameTaken { by, .. }) if by == first));
+    store.commit_task(commit(first, Some(1), TaskState::Done, &["done"])).await.unwrap();
+    store.commit_task(create(second, new(Some("report"), 2))).await.unwrap();
+    assert!(matches!(store.find_task("report").await.unwrap(), FoundTask::One(row) if row.id == second));
+    assert_eq!(store.live_tasks().await.unwrap().len(), 1);
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_was_overtaken_changes_nothing() {
+    let home = Home::new().await;
+    let (store, id) = (&home.store, TaskId::now());
+    store.commit_task(create(id, new(None, 1))).await.unwrap();
+    store.commit_task(commit(id, Some(1), TaskState::Starting, &["a", "b"])).await.unwrap();
+    let late = store.commit_task(commit(id, Some(1), TaskState::Cancelled, &["late"])).await;
+    assert!(matches!(late, Err(TaskError::Moved(3))));
+    assert_eq!(store.task(id).await.unwrap().unwrap().state, TaskState::Starting);
+    let said: Vec<(u64, String)> = store
+        .task_events(id, 1, 9)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|event| (event.seq, event.message))
+        .collect();
+    assert_eq!(said, [(2, "a".into()), (3, "b".into())]);
+    let nobody = store.commit_task(commit(TaskId::now(), Some(0), TaskState::Done, &[])).await;
+    assert!(matches!(nobody, Err(TaskError::NoTask(_))));
+    assert_eq!(store.check().await.unwrap(), Vec::<String>::new());
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contents_go_with_the_last_task_that_has_them() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let bytes = Bytes::from_static(b"one\0two");
+    let sha256 = store.put_blob(bytes.clone()).await.unwrap();
+    let handed = |version| Deliverable {
+        path: "a.bin".into(),
+        version,
+        size: 7,
+        sha256: sha256.clone(),
+        media_type: "application/octet-stream".into(),
+        at: Timestamp(3),
+        attempt: 1,
+    };
+    let ids = [TaskId::now(), TaskId::now()];
+    for id in ids {
+        store.commit_task(create(id, new(None, 1))).await.unwrap();
+        let handed_over =
+            TaskCommit { deliverables: vec![handed(1)], ..commit(id, Some(1), TaskState::Done, &["x"]) };
+        store.commit_task(handed_over).await.unwrap();
+    }
+    assert_eq!(store.deliverables(ids[0]).await.unwrap(), [handed(1)]);
+    assert_eq!(store.remove_task(ids[0]).await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.blob(&sha256).await.unwrap(), Some(bytes));
+    assert_eq!(store.remove_task(ids[1]).await.unwrap(), [sha256.clone()]);
+    store.remove_blob(&sha256).unwrap();
+    assert_eq!(store.blob(&sha256).await.unwrap(), None);
+    assert_eq!(store.task(ids[1]).await.unwrap(), None);
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listings_are_filtered_and_go_on_where_they_ended() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let id = TaskId::now();
+        let task = NewTask { priority: i32::from(n == 2), ..new(None, n) };
+        store.commit_task(create(id, task)).await.unwrap();
+        ids.push(id);
+    }
+    store.commit_task(commit(ids[0], Some(1), TaskState::Failed, &["failed"])).await.unwrap();
+    let list = async |filter: TaskFilter, limit| {
+        let (mut all, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = store.tasks(&filter, cursor, limit).await.unwrap();
+            all.extend(page.items.into_iter().map(|row| row.id));
+            cursor = page.next;
+            if cursor.is_none() {
+                return all;
+            }
+        }
+    };
+    let newest_first = |some: &[usize]| some.iter().map(|n| ids[*n]).collect::<Vec<_>>();
+    assert_eq!(list(TaskFilter::default(), 2).await, newest_first(&[4, 3, 2, 1]));
+    assert_eq!(
+        list(TaskFilter { all: true, ..TaskFilter::default() }, 2).await,
+        newest_first(&[4, 3, 2, 1, 0])
+    );
+    let failed = TaskFilter { states: vec![TaskState::Failed], ..TaskFilter::default() };
+    assert_eq!(list(failed, 9).await, newest_first(&[0]));
+    let red = TaskFilter { label: Some(("team".into(), "red".into())), ..TaskFilter::default() };
+    assert_eq!(list(red, 9).await, []);
+    // As they leave the queue: the higher priority first, then in order.
+    let live: Vec<TaskId> = store.live_tasks().await.unwrap().into_iter().map(|row| row.id).collect();
+    assert_eq!(live, newest_first(&[2, 1, 3, 4]));
+    home.finish().await;
+}
