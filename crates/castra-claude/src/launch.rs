@@ -38,6 +38,8 @@ pub struct LaunchContext {
     pub demo: Option<Demo>,
     /// Contents of the files that the `*_file` fields name, by the name as it stands there.
     pub file_texts: BTreeMap<String, String>,
+    /// An MCP server that castra is itself, over the control channel.
+    pub own_server: Option<String>,
     /// Permission updates of earlier runs, in their order.
     pub remembered: Vec<Value>,
 }
@@ -108,8 +110,8 @@ pub fn launch(spec: &SessionSpec, context: &LaunchContext) -> Result<Launch, Ref
     permissions(spec, context)?;
     let terminal = spec.mode == Mode::Terminal;
     let mut made = Made::default();
-    made.mcp =
-        mcp_config(spec)?.map(|config| keep(&mut made.files, context, "mcp.json", &config.to_string()));
+    made.mcp = mcp_config(spec, context)?
+        .map(|config| keep(&mut made.files, context, "mcp.json", &config.to_string()));
     if spec.settings.as_ref().is_some_and(|settings| !settings.is_object()) {
         return Err(Refusal::Shape { field: "settings".into(), shape: "an object" });
     }
@@ -172,7 +174,7 @@ fn permissions(spec: &SessionSpec, context: &LaunchContext) -> Result<(), Refusa
 }
 
 /// Headers and variables of MCP servers are secrets: they go into a file, never into argv.
-fn mcp_config(spec: &SessionSpec) -> Result<Option<Value>, Refusal> {
+fn mcp_config(spec: &SessionSpec, context: &LaunchContext) -> Result<Option<Value>, Refusal> {
     for (name, server) in &spec.mcp_servers {
         let field = || format!("mcp_servers.{name}");
         if !server.is_object() {
@@ -186,7 +188,11 @@ fn mcp_config(spec: &SessionSpec) -> Result<Option<Value>, Refusal> {
             });
         }
     }
-    Ok((!spec.mcp_servers.is_empty()).then(|| json!({ "mcpServers": spec.mcp_servers })))
+    let mut servers = spec.mcp_servers.clone();
+    if let Some(name) = &context.own_server {
+        servers.insert(name.clone(), json!({"type": "sdk", "name": name}));
+    }
+    Ok((!servers.is_empty()).then(|| json!({ "mcpServers": servers })))
 }
 
 fn keep(files: &mut Vec<LaunchFile>, context: &LaunchContext, name: &str, content: &str) -> String {

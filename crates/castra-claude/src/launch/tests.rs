@@ -21,6 +21,7 @@ fn context() -> LaunchContext {
         allow_root_bypass: false,
         demo: None,
         file_texts: BTreeMap::new(),
+        own_server: None,
         remembered: Vec::new(),
     }
 }

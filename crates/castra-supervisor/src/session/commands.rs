@@ -24,6 +24,8 @@ pub(crate) const INTERRUPT: &str = "interrupt";
 pub(crate) const CONTROL: &str = "control";
 pub(crate) const STOP: &str = "stop";
 pub(crate) const WITHDRAW: &str = "withdraw";
+/// The result of a call of castra's own tools.
+pub(crate) const TOOL_RESULT: &str = "tool_result";
 
 /// What waits for claude, as the store has it.
 #[derive(Debug, Default)]
@@ -150,7 +152,9 @@ impl Actor<'_> {
                 let answer = serde_json::from_value::<PermissionAnswer>(command.args.clone());
                 match (pending, answer) {
                     (Some(pending), Ok(answer)) => {
-                        let line = input::permission(pending, &answer);
+                        let line = self
+                            .call_answered(&pending.request_id, &answer)
+                            .unwrap_or_else(|| input::permission(pending, &answer));
                         self.write(command.id.0, &line).await?;
                         crate::failpoint::failpoint!("answer.written");
                     }
@@ -164,6 +168,14 @@ impl Actor<'_> {
                 let subtype = fields.remove("subtype");
                 let subtype = subtype.as_ref().and_then(Value::as_str).unwrap_or_default();
                 self.write(command.id.0, &input::control(&request_id, subtype, &fields)).await?;
+            }
+            TOOL_RESULT => {
+                let subject = command.subject.as_deref().unwrap_or_default();
+                match self.call_result(subject, &command.args) {
+                    Some(line) => self.write(command.id.0, &line).await?,
+                    // Of a run that is over: nobody waits for it.
+                    None => self.command_done(command.id, CommandState::Superseded, None),
+                }
             }
             STOP => self.begin_stop(ExitCause::Stopped).await?,
             WITHDRAW => self.withdraw(command).await?,
@@ -214,7 +226,8 @@ impl Actor<'_> {
     pub(crate) fn input_journalled(&mut self, id: Uuid) {
         self.commands.writing.retain(|writing| *writing != id);
         let declines = std::mem::take(&mut self.view.declines);
-        self.view.declines = declines.into_iter().filter(|(asked, _)| self.decline_id(asked) != id).collect();
+        self.view.declines =
+            declines.into_iter().filter(|owed| self.decline_id(&owed.request_id) != id).collect();
         let message = MessageId(id);
         if self.commands.waiting.iter().any(|waiting| waiting.id == message) {
             if let Some(at) = self.commands.waiting.iter().position(|waiting| waiting.id == message) {
@@ -243,6 +256,11 @@ impl Actor<'_> {
                 }
             }
             self.view.settle(&subject, at, &mut self.added);
+            self.call_is_over(&subject);
+            self.command_done(id, CommandState::Done, None);
+        } else if command.kind == TOOL_RESULT {
+            let (id, subject) = (command.id, command.subject.clone().unwrap_or_default());
+            self.call_is_over(&subject);
             self.command_done(id, CommandState::Done, None);
         } else {
             command.state = CommandState::Written;
@@ -295,8 +313,8 @@ impl Actor<'_> {
                         self.command_done(id, CommandState::Superseded, None);
                     }
                 }
-                Effect::HostRequest { request_id, subtype } => {
-                    self.view.declines.push((request_id, subtype));
+                Effect::HostRequest { request_id, subtype, request } => {
+                    self.host_request(request_id, subtype, &request);
                 }
                 Effect::Asked { .. } => {}
             }
@@ -393,10 +411,14 @@ impl Actor<'_> {
         if self.behind.is_some() {
             return Ok(());
         }
-        for (request_id, subtype) in self.view.declines.clone() {
-            let id = self.decline_id(&request_id);
+        for owed in self.view.declines.clone() {
+            let id = self.decline_id(&owed.request_id);
             if !self.commands.is_writing(id) {
-                self.write(id, &input::decline(&request_id, &subtype)).await?;
+                let line = match owed.response {
+                    Some(response) => input::success(&owed.request_id, response),
+                    None => input::decline(&owed.request_id, &owed.subtype),
+                };
+                self.write(id, &line).await?;
             }
         }
         if self.view.carry_on && self.view.ready && self.view.state == RunState::Idle {

@@ -2,6 +2,7 @@
 //! the session. Refuses to draw conclusions: that is the task's business.
 
 use super::actor::Actor;
+use super::serve::Call;
 use super::view::View;
 use crate::host::Record;
 use crate::task::protocol::{Enabled, Entry, PAUSE_US, Reader, Said};
@@ -23,6 +24,10 @@ pub(crate) struct Coordination {
     /// The agent's log below the folder it works in; None: it reports otherwise.
     pub log: Option<String>,
     pub enabled: Enabled,
+    /// It has castra's MCP server.
+    pub mcp: bool,
+    /// Of its tools, those that wait for their result.
+    pub calls: Vec<Call>,
     reader: Reader,
     /// Of this run: the rule that tails the log, and the stream that carries it.
     rule: Option<u8>,
@@ -30,14 +35,19 @@ pub(crate) struct Coordination {
 }
 
 impl Coordination {
-    pub(crate) fn new(task: TaskId, log: Option<String>, enabled: Enabled) -> Self {
+    pub(crate) fn new(task: TaskId, log: Option<String>, mcp: bool, enabled: Enabled) -> Self {
         let reader = Reader::new(enabled);
-        Self { task, log, enabled, reader, rule: None, stream: None }
+        Self { task, log, enabled, mcp, calls: Vec::new(), reader, rule: None, stream: None }
     }
 
     /// Another run, and another log: the last one was put away.
     pub(crate) fn begin_run(&mut self) {
-        *self = Self::new(self.task, self.log.take(), self.enabled);
+        *self = Self::new(self.task, self.log.take(), self.mcp, self.enabled);
+    }
+
+    /// Its end was said, in the log.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.reader.ended()
     }
 
     /// The rule that tails the log; `n`: its place among the run's rules.
@@ -141,7 +151,7 @@ impl Actor<'_> {
     }
 }
 
-fn event_of(said: Said) -> (OwnKind, Value) {
+pub(crate) fn event_of(said: Said) -> (OwnKind, Value) {
     let status = |what: &str, message: Option<String>| {
         (OwnKind::Status, json!({"said": what, "message": message.unwrap_or_default()}))
     };

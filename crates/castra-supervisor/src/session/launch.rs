@@ -62,6 +62,7 @@ pub(crate) struct Around {
     pub run_id: RunId,
     pub demo: Option<Demo>,
     pub file_texts: BTreeMap<String, String>,
+    pub own_server: Option<String>,
     pub remembered: Vec<Value>,
 }
 
@@ -79,6 +80,7 @@ pub(crate) fn context(engine: &Engine, place: &Place, around: Around) -> LaunchC
         allow_root_bypass: engine.config.claude.allow_root_bypass,
         demo: around.demo,
         file_texts: around.file_texts,
+        own_server: around.own_server,
         remembered: around.remembered,
     }
 }
@@ -197,6 +199,7 @@ impl Actor<'_> {
                     run_id: self.run.id,
                     demo: demo(engine, &self.spec).await?,
                     file_texts: file_texts(engine, &self.spec).await?,
+                    own_server: self.own_server(),
                     remembered: self.view.remembered.clone(),
                 },
             ),

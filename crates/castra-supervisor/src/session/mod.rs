@@ -13,6 +13,7 @@ pub(crate) mod launch;
 pub(crate) mod line;
 pub(crate) mod records;
 pub(crate) mod screen;
+pub(crate) mod serve;
 pub(crate) mod state;
 pub(crate) mod stop;
 pub(crate) mod tty;

@@ -59,8 +59,8 @@ pub(crate) struct View {
     pub nudged: u32,
     /// The last run was cut off in a turn in which no tool was in flight: the next one goes on by itself.
     pub carry_on: bool,
-    /// What claude asked and only castra itself can answer: request id and subtype, until it is journalled.
-    pub declines: Vec<(String, String)>,
+    /// What claude asked and only castra itself can answer, until the answer is journalled.
+    pub declines: Vec<Owed>,
     /// Results there were when the newest run began.
     pub resumed_at: u32,
     /// Where the conversation of the first run comes from.
@@ -104,6 +104,15 @@ pub(crate) struct Offers {
     pub skills: Vec<String>,
     pub agents: Vec<String>,
     pub mcp_servers: Vec<Value>,
+}
+
+/// An answer that castra owes claude.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Owed {
+    pub request_id: String,
+    pub subtype: String,
+    /// None: castra does not handle this.
+    pub response: Option<Value>,
 }
 
 /// A conversation that the session did not begin.
@@ -187,6 +196,7 @@ pub(crate) enum Effect {
     HostRequest {
         request_id: String,
         subtype: String,
+        request: Value,
     },
     Asked {
         request_id: String,
@@ -393,8 +403,8 @@ impl View {
             Fact::ControlAnswered { request_id, result } => {
                 added.effects.push(Effect::Control { request_id, result });
             }
-            Fact::HostRequest { request_id, subtype, .. } => {
-                added.effects.push(Effect::HostRequest { request_id, subtype });
+            Fact::HostRequest { request_id, subtype, request } => {
+                added.effects.push(Effect::HostRequest { request_id, subtype, request });
             }
             Fact::Status { permission_mode: Some(mode), .. } => self.permission_mode = Some(mode),
             Fact::UserReplay { uuid: None }

@@ -210,6 +210,7 @@ impl Supervisor {
             run_id: RunId::now(),
             demo: demo(engine, spec).await?,
             file_texts: file_texts(engine, spec).await?,
+            own_server: None,
             remembered: Vec::new(),
         };
         check(spec, &context(engine, &place, around))?;

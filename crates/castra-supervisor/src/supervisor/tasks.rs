@@ -5,11 +5,13 @@ use super::{Caller, Supervisor};
 use crate::engine::{json_text, now};
 use crate::task::end_again;
 use crate::task::held::{Held, parse};
+use crate::task::protocol::text::MCP_SERVER;
 use crate::task::state::Cause;
-use crate::task::view::{Cancel, Outcome, TaskView, completion, mode};
+use crate::task::view::{Cancel, Outcome, TaskView, completion, has_mcp, mode};
 use crate::{Error, Result, redact};
 use bytes::Bytes;
 use castra_proto::api::Page;
+use castra_proto::spec::Mode;
 use castra_proto::task::{
     CancelTask, Completion, Deliverable, Level, Protocol, Reason, ReasonCode, Start, TaskEvent, TaskEventKind,
 };
@@ -365,6 +367,10 @@ impl Supervisor {
     }
 }
 
+fn session_has_our_server(spec: &TaskSpec) -> bool {
+    has_mcp(spec) && spec.session.mcp_servers.contains_key(MCP_SERVER)
+}
+
 fn another(task: &mut Held, cause: Cause) -> Result<()> {
     if !task.view.state.is_final() {
         return Err(Error::with_hint(
@@ -409,8 +415,17 @@ fn check(spec: &TaskSpec) -> Result<()> {
     if let Some((field, _)) = later.iter().find(|(_, set)| *set) {
         return refuse(format!("this castra does not have tasks with `{field}` yet"), "leave it out");
     }
-    if spec.protocol == Protocol::Mcp {
-        return refuse("this castra does not have `protocol: mcp` yet".into(), "use `log`");
+    if spec.protocol == Protocol::Mcp && mode(spec) == Mode::Terminal {
+        return refuse(
+            "`protocol: mcp` goes over claude's control channel, which a terminal does not have".into(),
+            "use `log` or `both`",
+        );
+    }
+    if session_has_our_server(spec) {
+        return refuse(
+            format!("`session.mcp_servers.{MCP_SERVER}` would stand in the way of castra's own server"),
+            "give it another name",
+        );
     }
     let session = &spec.session;
     let own = [

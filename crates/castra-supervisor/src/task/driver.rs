@@ -5,10 +5,12 @@ use super::held::Held;
 use super::hub::Driving;
 use super::protocol::Enabled;
 use super::protocol::notice::{self, Rejection, Verdict};
+use super::protocol::text::MCP_SERVER;
 use super::state::Cause;
-use super::view::{Effect, Outcome, Told, completion, mode};
+use super::view::{Effect, Outcome, Told, completion, has_mcp, mode};
 use super::{end, handover};
 use crate::engine::now;
+use crate::session::commands::TOOL_RESULT;
 use crate::session::coordinate::Coordination;
 use crate::supervisor::start::Plan;
 use crate::supervisor::{Caller, Supervisor};
@@ -153,7 +155,7 @@ impl Driver {
             workspace.plant(files, &text).await?;
             let mut plan = Plan::new(session, session_spec(task, &text));
             let log = task.spec.protocol.has_log().then(|| workspace.log());
-            plan.coordination = Some(Coordination::new(task.id, log, enabled));
+            plan.coordination = Some(Coordination::new(task.id, log, has_mcp(&task.spec), enabled));
             match self.supervisor.begin(plan, None, &caller(task.id)).await {
                 Ok(_) | Err(Error::Commit(CommitError::SessionExists(_))) => {}
                 Err(error) => return Err(error),
@@ -197,7 +199,9 @@ impl Driver {
             for event in &events {
                 let effect = task.view.apply(event, &task.spec, &mut task.events);
                 match effect {
-                    Some(Effect::Fetch { path }) => self.fetch(task, session, event.seq, &path).await?,
+                    Some(Effect::Fetch { path, call }) => {
+                        self.fetch(task, session, event.seq, &path, call.as_deref()).await?;
+                    }
                     Some(Effect::Tell { what: Told::Stray(line) }) => {
                         let paths = task.workspace(session).paths();
                         let text = notice::stray(&task.view.nonce, &line, &paths);
@@ -227,7 +231,14 @@ impl Driver {
     }
 
     /// A file is handed over: taken or refused, and the agent hears which, once.
-    async fn fetch(&self, task: &mut Held, session: SessionId, seq: u64, said: &str) -> Result<()> {
+    async fn fetch(
+        &self,
+        task: &mut Held,
+        session: SessionId,
+        seq: u64,
+        said: &str,
+        call: Option<&str>,
+    ) -> Result<()> {
         let engine = &self.supervisor.engine;
         let workspace = task.workspace(session);
         let work = engine.store.session(session).await?.and_then(|row| row.cwd).unwrap_or_default();
@@ -248,7 +259,39 @@ impl Driver {
             }
         };
         let text = notice::deliverable_reply(&task.view.nonce, said, &verdict, &workspace.paths());
-        self.reply(task, seq, text).await
+        match call {
+            Some(call) => {
+                let is_error = matches!(verdict, Verdict::Rejected(_));
+                self.return_call(task, session, call, text, is_error).await
+            }
+            None => self.reply(task, seq, text).await,
+        }
+    }
+
+    /// The result of a call of castra's own tools, once.
+    async fn return_call(
+        &self,
+        task: &mut Held,
+        session: SessionId,
+        call: &str,
+        text: String,
+        is_error: bool,
+    ) -> Result<()> {
+        crate::failpoint::failpoint!("task.reply");
+        let args = json!({"text": text, "is_error": is_error});
+        let subject = Some(call.to_owned());
+        match self.supervisor.command(session, TOOL_RESULT, subject, args, &caller(task.id), false).await {
+            // Said before a crash.
+            Ok(_) | Err(Error::Commit(CommitError::CommandConflict { .. })) => {}
+            Err(error) => match error.problem().code {
+                ErrorCode::SessionEnded | ErrorCode::SessionLost | ErrorCode::SessionNotFound => {
+                    return Ok(());
+                }
+                _ => return Err(error),
+            },
+        }
+        task.say(TaskEventKind::Reply, Level::Debug, text, json!({"call": call}));
+        Ok(())
     }
 
     /// Answers what an event of the session said; the event names the answer.
@@ -293,6 +336,10 @@ fn session_spec(task: &Held, instructions: &str) -> SessionSpec {
     let mut spec = task.spec.session.clone();
     spec.mode = mode(&task.spec);
     spec.labels.insert("task".into(), task.id.to_string());
+    if has_mcp(&task.spec) {
+        // What they do is to report: no person has to agree to that.
+        spec.allowed_tools.push(format!("mcp__{MCP_SERVER}"));
+    }
     if spec.workdir.is_some() {
         // Nothing of the user's is written: what CLAUDE.md would say comes with the system prompt.
         let before = spec.append_system_prompt.take().map(|text| format!("{text}\n\n")).unwrap_or_default();

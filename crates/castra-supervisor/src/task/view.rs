@@ -64,7 +64,11 @@ pub(crate) struct Version {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// The agent says that it hands this file over.
-    Fetch { path: String },
+    Fetch {
+        path: String,
+        /// The call of castra's tool that waits for what comes of it.
+        call: Option<String>,
+    },
     /// The agent is to be told something.
     Tell { what: Told },
     /// A turn has ended: perhaps the one that counts.
@@ -156,7 +160,10 @@ impl TaskView {
         let at = event.at;
         match own {
             OwnKind::Status => return self.said(&data, at, spec, events),
-            OwnKind::Deliverable => return Some(Effect::Fetch { path: text("path") }),
+            OwnKind::Deliverable => {
+                let call = data["call"].as_str().map(str::to_owned);
+                return Some(Effect::Fetch { path: text("path"), call });
+            }
             OwnKind::Attention => {
                 let reason = text("reason");
                 events.push(self.event(at, TaskEventKind::Attention, Level::Warning, reason, data));
@@ -212,6 +219,12 @@ impl TaskView {
                 return Some(Effect::Tell { what: Told::Stray(message) });
             }
             Some("status") => {
+                if data["message"] == json!(self.progress.message)
+                    && data["percent"] == json!(self.progress.percent)
+                {
+                    // Said both ways.
+                    return None;
+                }
                 let percent = data["percent"].as_u64().and_then(|percent| u8::try_from(percent).ok());
                 self.progress.percent = percent.or(self.progress.percent);
                 if !message.is_empty() {
@@ -309,6 +322,11 @@ pub(crate) fn completion(spec: &TaskSpec) -> Vec<Completion> {
 
 pub(crate) fn mode(spec: &TaskSpec) -> castra_proto::spec::Mode {
     spec.mode.unwrap_or(spec.session.mode)
+}
+
+/// Whether its agent has castra's MCP server, which goes over claude's control channel.
+pub(crate) fn has_mcp(spec: &TaskSpec) -> bool {
+    spec.protocol.has_mcp() && mode(spec) == castra_proto::spec::Mode::Stream
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::protocol::Enabled;
 use super::protocol::notice::{Where, resume_log_line};
 use super::protocol::text::{Channels, Parts, Paths, instructions};
+use super::view::has_mcp;
 use crate::Result;
 use crate::engine::now;
 use crate::host::{Files, put};
@@ -86,7 +87,7 @@ impl Workspace {
 
     /// What the agent is told, whole.
     pub(crate) fn instructions(&self, spec: &TaskSpec, nonce: &str, enabled: Enabled) -> String {
-        let channels = Channels { log: spec.protocol.has_log(), mcp: false };
+        let channels = Channels { log: spec.protocol.has_log(), mcp: has_mcp(spec) };
         instructions(&Parts {
             channels,
             enabled,
