@@ -402,6 +402,17 @@ impl Level {
     }
 }
 
+/// An event as a line for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogLine {
+    /// Of the event.
+    pub seq: u64,
+    pub at: Timestamp,
+    pub level: Level,
+    pub message: String,
+}
+
 /// `POST /tasks/{id}/cancel`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -8,7 +8,7 @@ use super::tickets::Tickets;
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use castra_proto::api::Scope;
-use castra_proto::{ErrorCode, SessionId, TokenId};
+use castra_proto::{ErrorCode, SessionId, TaskId, TokenId};
 use castra_supervisor::Supervisor;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -71,6 +71,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Grant {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let grant = parts.extensions.get::<Grant>().cloned();
         grant.ok_or_else(|| Refusal::new(ErrorCode::Forbidden, "the request did not pass the gate"))
+    }
+}
+
+/// The task that `{id}` means: an id, a unique prefix of one, or a name. No token that is bound to a session gets here.
+pub(super) struct TaskTarget(pub(super) TaskId);
+
+impl<S: Send + Sync> FromRequestParts<S> for TaskTarget
+where
+    Api: FromRef<S>,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let names = Names::from_request_parts(parts, state).await?;
+        Ok(Self(Api::from_ref(state).supervisor.resolve_task(names.get("id")).await?))
     }
 }
 

@@ -9,8 +9,9 @@ use std::sync::LazyLock;
 use utoipa::PartialSchema;
 
 /// What a name in a path means.
-const PATH_NAMES: [(&str, &str); 7] = [
-    ("id", "A session's id, a unique prefix of it (4 characters or more), or its name"),
+const PATH_NAMES: [(&str, &str); 8] = [
+    ("id", "The id of a session or task, a unique prefix of it (4 characters or more), or its name"),
+    ("path", "A path below `deliverables/`, its slashes as they are"),
     ("message_id", "A message's id"),
     ("request_id", "A permission request's id, as claude gave it"),
     ("transcript_id", "claude's own session id"),
@@ -52,6 +53,10 @@ fn complete() -> Value {
         "description": "What went wrong; docs/errors.md lists the codes",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }});
+    if let Some(paths) = document["paths"].as_object_mut() {
+        // OpenAPI knows no mark for a name that may have slashes in it.
+        *paths = std::mem::take(paths).into_iter().map(|(path, of)| (path.replace("{*", "{"), of)).collect();
+    }
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for operation in item.as_object_mut().into_iter().flatten().map(|(_, operation)| operation) {
             // Handlers are named within their module; an operation's id is unique in the document.

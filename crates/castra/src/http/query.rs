@@ -36,6 +36,14 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
     }
 }
 
+/// `NAME=VALUE` of `?label=`.
+pub(super) fn label(text: &str) -> Result<(String, String), Refusal> {
+    let (name, value) = text.split_once('=').ok_or_else(|| {
+        Refusal::new(ErrorCode::InvalidRequest, "label must be NAME=VALUE, as ?label=NAME%3DVALUE")
+    })?;
+    Ok((name.into(), value.into()))
+}
+
 /// The names in the path.
 pub(super) struct Names(RawPathParams);
 

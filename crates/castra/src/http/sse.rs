@@ -90,7 +90,7 @@ pub(super) fn put_frames(out: &mut BytesMut, frames: &[Frame], mark: Option<&str
     }
 }
 
-fn put_event(out: &mut BytesMut, seq: u64, mark: Option<&str>, json: &[u8]) {
+pub(super) fn put_event(out: &mut BytesMut, seq: u64, mark: Option<&str>, json: &[u8]) {
     // Into memory; cannot fail.
     let _ = match mark {
         None => writeln!(out.writer(), "id: {seq}"),

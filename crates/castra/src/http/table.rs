@@ -66,7 +66,7 @@ impl Table {
 
     /// The operation; else the methods that the path has.
     pub(super) fn find(&self, path: &str, method: &Method) -> Result<&Operation, String> {
-        let Some(methods) = self.0.get(path) else { return Err(String::new()) };
+        let Some(methods) = self.0.get(&*path.replace("{*", "{")) else { return Err(String::new()) };
         let name = if method == Method::HEAD { "GET" } else { method.as_str() };
         methods.get(name).ok_or_else(|| methods.keys().cloned().collect::<Vec<_>>().join(", "))
     }

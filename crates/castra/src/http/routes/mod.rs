@@ -10,6 +10,7 @@ mod permissions;
 mod screen;
 mod sessions;
 mod sign_in;
+mod tasks;
 mod terminal;
 mod tokens;
 mod transcripts;
@@ -29,6 +30,7 @@ where
         .merge(events::routes())
         .merge(permissions::routes())
         .merge(screen::routes())
+        .merge(tasks::routes())
         .merge(files::routes())
         .merge(logs::routes())
         .merge(transcripts::routes())

@@ -3,13 +3,13 @@
 use crate::http::api::{Api, Target};
 use crate::http::auth::Grant;
 use crate::http::body::{Input, Nothing, Optional};
-use crate::http::query::{Key, Query, flag};
-use crate::http::refusal::{Answer, Refusal};
+use crate::http::query::{Key, Query, flag, label};
+use crate::http::refusal::Answer;
 use axum::Json;
 use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use castra_proto::api::{Control, ControlAnswer, Fork, Page, Resume, SessionPatch};
-use castra_proto::{ErrorCode, Session, SessionSpec};
+use castra_proto::{Session, SessionSpec};
 use castra_supervisor::ListFilter;
 use serde::Deserialize;
 use serde_json::Value;
@@ -81,17 +81,10 @@ async fn list(
     grant: Grant,
     Query(query): Query<ListQuery>,
 ) -> Answer<Json<Page<Session>>> {
-    let label = query.label.as_deref().map(parse_label).transpose()?;
+    let label = query.label.as_deref().map(label).transpose()?;
     let limit = Some(query.limit.clamp(1, 500));
     let filter = ListFilter { all: query.all, label, cursor: query.cursor, limit, only: grant.only };
     Ok(Json(api.supervisor.list(filter).await?))
-}
-
-fn parse_label(text: &str) -> Result<(String, String), Refusal> {
-    let (name, value) = text.split_once('=').ok_or_else(|| {
-        Refusal::new(ErrorCode::InvalidRequest, "label must be NAME=VALUE, as ?label=NAME%3DVALUE")
-    })?;
-    Ok((name.into(), value.into()))
 }
 
 /// Show a session.
