@@ -3,6 +3,7 @@
 
 pub(crate) mod driver;
 mod end;
+pub mod filter;
 pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod hub;
