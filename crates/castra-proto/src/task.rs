@@ -3,6 +3,10 @@
 //! As with `SessionSpec`, every field of the contract is here from the start; the ones whose part is not built yet are
 //! refused by name when a task is created, never ignored.
 
+pub mod param;
+
+pub use param::{Param, ParamKind};
+
 use crate::spec::Mode;
 use crate::{SessionId, SessionSpec, TaskId, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The modules whose types leave a process as JSON. Shim frames have fixtures and tests of their own.
-const MODULES: [&str; 7] = ["api", "session", "spec", "permission", "event", "error", "task"];
+const MODULES: [&str; 8] = ["api", "session", "spec", "permission", "event", "error", "task", "task/param"];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
 
@@ -34,7 +34,7 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Attempt, Backup, Behavior, CancelTask, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Page<ServerEvent>, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
+    Activity, Attempt, Backup, Behavior, CancelTask, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
 }
 
 fn here() -> PathBuf {
@@ -209,4 +209,5 @@ fn requests_refuse_unknown_fields_by_name() {
     refuses::<Backup>("Backup");
     refuses::<TaskSpec>("TaskSpec");
     refuses::<CancelTask>("CancelTask");
+    refuses::<Param>("Param");
 }

@@ -8,6 +8,7 @@ pub mod filter;
 pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod hub;
+pub mod params;
 pub mod protocol;
 pub(crate) mod queue;
 pub(crate) mod state;
