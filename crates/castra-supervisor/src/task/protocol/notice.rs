@@ -1,5 +1,8 @@
-//! What castra says to an agent: each message begins with the task's code, which what the agent reads cannot know.
-//! Refuses to decide when.
+//! What castra says to an agent: each message begins with the task's code, which a page or a program that the agent
+//! reads does not know. Refuses to decide when.
+//!
+//! Whatever runs in the workspace can read the code where it stands in `CLAUDE.md`; but what that prints reaches the
+//! agent as a tool's output, and instructions say that castra never speaks there.
 
 use super::text::Paths;
 use castra_proto::Timestamp;
