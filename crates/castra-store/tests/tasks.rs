@@ -146,7 +146,7 @@ async fn contents_go_with_the_last_task_that_has_them() {
     assert_eq!(store.deliverables(ids[0]).await.unwrap(), [handed(1)]);
     assert_eq!(store.remove_task(ids[0]).await.unwrap(), Vec::<String>::new());
     assert_eq!(store.blob(&sha256).await.unwrap(), Some(bytes));
-    assert_eq!(store.remove_task(ids[1]).await.unwrap(), [sha256.clone()]);
+    assert_eq!(store.remove_task(ids[1]).await.unwrap(), [sha256.as_str()]);
     store.remove_blob(&sha256).unwrap();
     assert_eq!(store.blob(&sha256).await.unwrap(), None);
     assert_eq!(store.task(ids[1]).await.unwrap(), None);

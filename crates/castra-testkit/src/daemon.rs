@@ -3,10 +3,11 @@
 use crate::http::Http;
 use crate::proc::{self, Process};
 use crate::session::Session;
+use crate::task::Task;
 use crate::wait::{DEADLINE, wait_for, wait_until};
 use crate::world::World;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
@@ -54,6 +55,14 @@ impl<'w> Daemon<'w> {
     #[track_caller]
     pub fn session(&self, fields: Value) -> Session {
         Session::create(self.http(), &self.world.spec(fields))
+    }
+
+    /// A task whose session talks to the world's model; `fields` of a TaskSpec.
+    #[track_caller]
+    pub fn task(&self, mut fields: Value) -> Task {
+        let session = fields["session"].take();
+        fields["session"] = self.world.spec(if session.is_null() { json!({}) } else { session });
+        Task::create(self.http(), &fields)
     }
 
     /// Ends it as the kernel would; returns when it is gone.

@@ -4,7 +4,7 @@
 use castra_proto::RunState;
 #[cfg(feature = "failpoints")]
 use castra_testkit::wait_until;
-use castra_testkit::{DEADLINE, Session, World, clis, each, wait_for};
+use castra_testkit::{DEADLINE, Session, World, each, wait_for};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -100,7 +100,7 @@ fn a_log_is_compressed_when_its_run_is_over_and_reads_as_before() {
 #[cfg(feature = "failpoints")]
 #[test]
 fn killed_at_each_step_of_compressing() {
-    let cli = &clis()[0];
+    let cli = &castra_testkit::clis()[0];
     for place in ["pack.written", "pack.renamed", "pack.removed"] {
         let world = World::new(CASTRA, &cli.path, SCRIPT);
         let mut daemon = world.daemon();

@@ -225,9 +225,7 @@ impl Actor<'_> {
     /// The shim's log says that this input is journalled: claude will read it, whatever happens here.
     pub(crate) fn input_journalled(&mut self, id: Uuid) {
         self.commands.writing.retain(|writing| *writing != id);
-        let declines = std::mem::take(&mut self.view.declines);
-        self.view.declines =
-            declines.into_iter().filter(|owed| self.decline_id(&owed.request_id) != id).collect();
+        self.owed_journalled(id);
         let message = MessageId(id);
         if self.commands.waiting.iter().any(|waiting| waiting.id == message) {
             if let Some(at) = self.commands.waiting.iter().position(|waiting| waiting.id == message) {
@@ -411,16 +409,7 @@ impl Actor<'_> {
         if self.behind.is_some() {
             return Ok(());
         }
-        for owed in self.view.declines.clone() {
-            let id = self.decline_id(&owed.request_id);
-            if !self.commands.is_writing(id) {
-                let line = match owed.response {
-                    Some(response) => input::success(&owed.request_id, response),
-                    None => input::decline(&owed.request_id, &owed.subtype),
-                };
-                self.write(id, &line).await?;
-            }
-        }
+        self.write_owed().await?;
         if self.view.carry_on && self.view.ready && self.view.state == RunState::Idle {
             crate::failpoint::failpoint!("carry_on.before");
             self.view.carry_on = false;
@@ -428,10 +417,6 @@ impl Actor<'_> {
             crate::failpoint::failpoint!("carry_on.after");
         }
         self.pump().await
-    }
-
-    fn decline_id(&self, request_id: &str) -> Uuid {
-        Uuid::new_v5(&self.run.id.0, request_id.as_bytes())
     }
 
     /// Queues a message of castra's own, before those that wait for the turn's end, in one

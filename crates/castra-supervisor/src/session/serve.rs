@@ -5,14 +5,17 @@
 use super::actor::Actor;
 use super::coordinate::event_of;
 use super::view::Owed;
+use crate::Result;
 use crate::task::protocol::text::{MCP_SERVER, tool_rows};
 use crate::task::protocol::{Enabled, Said};
 use castra_claude::fact::Fact;
+use castra_claude::input;
 use castra_claude::permission::Asked;
 use castra_proto::permission::{Behavior, PermissionAnswer, PermissionKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 /// Of the protocol's versions the one that is spoken to a client that names none.
 const PROTOCOL_VERSION: &str = "2025-06-18";
@@ -72,6 +75,30 @@ impl Actor<'_> {
             _ => None,
         };
         self.view.declines.push(Owed { request_id, subtype, response });
+    }
+
+    /// What castra owes claude, as far as it is not on its way.
+    pub(crate) async fn write_owed(&mut self) -> Result<()> {
+        for owed in self.view.declines.clone() {
+            let id = self.owed_id(&owed.request_id);
+            if !self.commands.is_writing(id) {
+                let line = match owed.response {
+                    Some(response) => input::success(&owed.request_id, response),
+                    None => input::decline(&owed.request_id, &owed.subtype),
+                };
+                self.write(id, &line).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn owed_journalled(&mut self, id: Uuid) {
+        let owed = std::mem::take(&mut self.view.declines);
+        self.view.declines = owed.into_iter().filter(|owed| self.owed_id(&owed.request_id) != id).collect();
+    }
+
+    fn owed_id(&self, request_id: &str) -> Uuid {
+        Uuid::new_v5(&self.run.id.0, request_id.as_bytes())
     }
 
     fn serve(&mut self, request_id: &str, message: &Value, enabled: &Enabled, ended: bool) -> Option<Value> {
@@ -161,7 +188,7 @@ impl Actor<'_> {
             (Behavior::Deny, None) => "the person declines to answer".to_owned(),
         };
         let response = call.result(&text, answer.behavior == Behavior::Deny);
-        Some(castra_claude::input::success(request_id, response))
+        Some(input::success(request_id, response))
     }
 
     /// What a call has come to, by whoever looked into it.
@@ -169,7 +196,7 @@ impl Actor<'_> {
         let call =
             self.view.coordination.as_ref()?.calls.iter().find(|call| call.request_id == request_id)?;
         let (text, is_error) = (result["text"].as_str()?, result["is_error"].as_bool()?);
-        Some(castra_claude::input::success(request_id, call.result(text, is_error)))
+        Some(input::success(request_id, call.result(text, is_error)))
     }
 
     /// Its result is with claude.

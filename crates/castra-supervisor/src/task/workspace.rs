@@ -38,6 +38,7 @@ impl Workspace {
 
     /// A path below the folder that the agent works in.
     fn at(&self, path: &str) -> At {
+        let path = path.trim_end_matches('/');
         match &self.workdir {
             None => At::home(format!("sessions/{}/work/{path}", self.session)),
             // Beneath a folder that is no agent's: the folder itself may have been replaced by a link.

@@ -165,8 +165,7 @@ async fn cancel(
     TaskTarget(id): TaskTarget,
     Optional(request): Optional<CancelTask>,
 ) -> Answer<Json<Task>> {
-    let work =
-        async move |supervisor: Supervisor| supervisor.cancel_task(id, &request, &grant.caller).await;
+    let work = async move |supervisor: Supervisor| supervisor.cancel_task(id, &request, &grant.caller).await;
     Ok(Json(api.command(work).await?))
 }
 

@@ -27,10 +27,7 @@ where
 /// List what a task has handed over, every version.
 #[utoipa::path(get, path = "/tasks/{id}/deliverables", tag = "tasks", security(("token" = ["read"])),
     responses((status = 200, description = "By path and version", body = Page<Deliverable>)))]
-async fn deliverables(
-    State(api): State<Api>,
-    TaskTarget(id): TaskTarget,
-) -> Answer<Json<Page<Deliverable>>> {
+async fn deliverables(State(api): State<Api>, TaskTarget(id): TaskTarget) -> Answer<Json<Page<Deliverable>>> {
     Ok(Json(Page { items: api.supervisor.deliverables(id).await?, next: None }))
 }
 
@@ -67,7 +64,8 @@ async fn deliverable(
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, media);
-    headers.insert(header::CONTENT_DISPOSITION, attachment(found.path.rsplit('/').next().unwrap_or_default()));
+    headers
+        .insert(header::CONTENT_DISPOSITION, attachment(found.path.rsplit('/').next().unwrap_or_default()));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::ETAG, etag);
     Ok(response)
