@@ -38,8 +38,7 @@ pub struct TaskSpec {
     pub completion: Option<Vec<Completion>>,
     /// Parameters that a template declares.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
-    pub params: BTreeMap<String, Value>,
+    pub params: BTreeMap<String, Param>,
     /// Values of the parameters, for this launch.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]

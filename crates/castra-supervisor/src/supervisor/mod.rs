@@ -10,6 +10,7 @@ pub(crate) mod messages;
 pub(crate) mod pack;
 pub(crate) mod permissions;
 pub(crate) mod start;
+mod task_spec;
 mod tasks;
 mod terminal;
 mod tokens;

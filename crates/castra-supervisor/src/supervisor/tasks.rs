@@ -1,20 +1,17 @@
 //! Tasks: created, shown, cancelled, gone on with, removed; and what they have handed over.
 
-use super::start::{check_name, check_scope, hash};
+use super::start::{check_scope, hash};
+use super::task_spec::{check, launched};
 use super::{Caller, Supervisor};
 use crate::engine::{json_text, now};
 use crate::task::end_again;
 use crate::task::held::{Held, parse};
-use crate::task::protocol::text::MCP_SERVER;
 use crate::task::state::Cause;
-use crate::task::view::{Cancel, Outcome, TaskView, completion, has_mcp, mode};
+use crate::task::view::{Cancel, Outcome, TaskView, mode};
 use crate::{Error, Result, redact};
 use bytes::Bytes;
 use castra_proto::api::Page;
-use castra_proto::spec::Mode;
-use castra_proto::task::{
-    CancelTask, Completion, Deliverable, Level, Protocol, Reason, ReasonCode, Start, TaskEvent, TaskEventKind,
-};
+use castra_proto::task::{CancelTask, Deliverable, Level, Reason, ReasonCode, TaskEvent, TaskEventKind};
 use castra_proto::{ErrorCode, SessionId, Task, TaskId, TaskSpec, TaskState};
 use castra_store::{Cursor, FoundTask, NewTask, TaskCommit, TaskError, TaskFilter, TaskRow};
 use serde_json::json;
@@ -38,6 +35,7 @@ impl Supervisor {
         let engine = &self.engine;
         let id = key.map_or_else(TaskId::now, |key| TaskId::of_key(&caller.by, key));
         let request_hash = hash(&spec);
+        let spec = launched(spec)?;
         check(&spec)?;
         check_scope(&spec.session, caller)?;
         self.check_task_folders(&spec, caller).await?;
@@ -367,10 +365,6 @@ impl Supervisor {
     }
 }
 
-fn session_has_our_server(spec: &TaskSpec) -> bool {
-    has_mcp(spec) && spec.session.mcp_servers.contains_key(MCP_SERVER)
-}
-
 fn another(task: &mut Held, cause: Cause) -> Result<()> {
     if !task.view.state.is_final() {
         return Err(Error::with_hint(
@@ -394,80 +388,4 @@ fn no_task(reference: &str) -> Error {
 /// In castra's messages to the agent: short enough to be read, long enough not to be guessed by what it reads.
 fn nonce() -> String {
     Uuid::new_v4().simple().to_string()[..12].to_owned()
-}
-
-/// Refuses what cannot work, with the reason.
-fn check(spec: &TaskSpec) -> Result<()> {
-    let refuse = |detail: String, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
-    if let Some(name) = &spec.name {
-        check_name(name)?;
-    }
-    let later = [
-        ("params", !spec.params.is_empty()),
-        ("values", !spec.values.is_empty()),
-        ("inputs", !spec.inputs.is_empty()),
-        ("hooks", !spec.hooks.is_empty()),
-        ("parent", spec.parent.is_some()),
-        ("children", !spec.children.is_empty()),
-        ("client_id", spec.client_id.is_some()),
-        ("ttl_s", spec.ttl_s.is_some()),
-    ];
-    if let Some((field, _)) = later.iter().find(|(_, set)| *set) {
-        return refuse(format!("this castra does not have tasks with `{field}` yet"), "leave it out");
-    }
-    if spec.protocol == Protocol::Mcp && mode(spec) == Mode::Terminal {
-        return refuse(
-            "`protocol: mcp` goes over claude's control channel, which a terminal does not have".into(),
-            "use `log` or `both`",
-        );
-    }
-    if session_has_our_server(spec) {
-        return refuse(
-            format!("`session.mcp_servers.{MCP_SERVER}` would stand in the way of castra's own server"),
-            "give it another name",
-        );
-    }
-    let session = &spec.session;
-    let own = [
-        ("resume", session.resume.is_some()),
-        ("continue", session.continue_),
-        ("fork_of", session.fork_of.is_some()),
-        ("session_id", session.session_id.is_some()),
-        ("ephemeral", session.ephemeral),
-    ];
-    if let Some((field, _)) = own.iter().find(|(_, set)| *set) {
-        return refuse(
-            format!("`session.{field}` is the task's own business: each attempt has a session of its own"),
-            "leave it out; `castra task resume ID` goes on in the last one",
-        );
-    }
-    if spec.instructions.as_ref().is_some_and(|text| text.trim().is_empty()) {
-        return refuse("`instructions` are empty".into(), "say what is to be done, or leave them out");
-    }
-    let counts = completion(spec);
-    if counts.contains(&Completion::Protocol) && spec.protocol == Protocol::None {
-        return refuse(
-            "`completion` names `protocol`, and `protocol` is `none`".into(),
-            "use another protocol, or `completion: [result]`",
-        );
-    }
-    if counts.contains(&Completion::Result) && (spec.start == Start::Manual || spec.instructions.is_none()) {
-        return refuse(
-            "`completion` names `result`, and the task has no message of its own whose turn could end".into(),
-            "give `instructions` with `start: auto`",
-        );
-    }
-    if counts.is_empty() && spec.instructions.is_some() {
-        return refuse(
-            "nothing could ever show that this task is done".into(),
-            "name `protocol`, `exit` or `result` under `completion`",
-        );
-    }
-    if session.limits.max_runtime_s == Some(0) || spec.timeout_s == Some(0) {
-        return refuse("`timeout_s` is 0".into(), "leave it out for no limit");
-    }
-    if spec.budget_usd.is_some_and(|budget| budget.is_nan() || budget <= 0.0) {
-        return refuse("`budget_usd` is not above 0".into(), "leave it out for no limit");
-    }
-    Ok(())
 }

@@ -38,11 +38,11 @@ impl Workspace {
 
     /// A path below the folder that the agent works in.
     fn at(&self, path: &str) -> At {
-        let path = path.trim_end_matches('/');
+        let below = |folder: String| format!("{folder}/{path}").trim_end_matches('/').to_owned();
         match &self.workdir {
-            None => At::home(format!("sessions/{}/work/{path}", self.session)),
+            None => At::home(below(format!("sessions/{}/work", self.session))),
             // Beneath a folder that is no agent's: the folder itself may have been replaced by a link.
-            Some(workdir) => At::dir("/", format!("{}/{path}", workdir.trim_matches('/'))),
+            Some(workdir) => At::dir("/", below(workdir.trim_matches('/').to_owned())),
         }
     }
 

@@ -1,0 +1,187 @@
+//! What a task may be: its parameters filled in, and what cannot work refused before anything is made. Pure.
+
+use super::start::check_name;
+use crate::task::params;
+use crate::task::protocol::text::MCP_SERVER;
+use crate::task::view::{completion, has_mcp, mode};
+use crate::{Error, Result};
+use castra_proto::spec::Mode;
+use castra_proto::task::{Completion, Protocol, Start};
+use castra_proto::{ErrorCode, TaskSpec};
+use serde_json::Value;
+
+/// A template with the values of this launch in their places. What it declares and what it was given stays with it.
+pub(super) fn launched(spec: TaskSpec) -> Result<TaskSpec> {
+    if spec.params.is_empty() && spec.values.is_empty() {
+        return Ok(spec);
+    }
+    let refuse = |errors: Vec<params::ParamError>| {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let hint = "`params` of the task says what each may be";
+        Error::with_hint(ErrorCode::InvalidRequest, all.join("; "), hint)
+    };
+    params::declared(&spec.params).map_err(refuse)?;
+    let values = params::check(&spec.params, &spec.values).map_err(refuse)?;
+    let whole = |error: serde_json::Error| {
+        let detail = format!("with its parameters filled in it is no task: {error}");
+        Error::with_hint(
+            ErrorCode::InvalidRequest,
+            detail,
+            "a parameter that is all of a field has the field's kind",
+        )
+    };
+    let template = TaskSpec { params: Default::default(), values: Default::default(), ..spec.clone() };
+    let filled: Value = params::expand_value(&serde_json::to_value(&template).map_err(whole)?, &values);
+    let filled: TaskSpec = serde_json::from_value(filled).map_err(whole)?;
+    Ok(TaskSpec { params: spec.params, values, ..filled })
+}
+
+/// Refuses what cannot work, with the reason.
+pub(super) fn check(spec: &TaskSpec) -> Result<()> {
+    let refuse = |detail: String, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
+    if let Some(name) = &spec.name {
+        check_name(name)?;
+    }
+    let later = [
+        ("inputs", !spec.inputs.is_empty()),
+        ("hooks", !spec.hooks.is_empty()),
+        ("parent", spec.parent.is_some()),
+        ("children", !spec.children.is_empty()),
+        ("client_id", spec.client_id.is_some()),
+        ("ttl_s", spec.ttl_s.is_some()),
+    ];
+    if let Some((field, _)) = later.iter().find(|(_, set)| *set) {
+        return refuse(format!("this castra does not have tasks with `{field}` yet"), "leave it out");
+    }
+    if spec.protocol == Protocol::Mcp && mode(spec) == Mode::Terminal {
+        return refuse(
+            "`protocol: mcp` goes over claude's control channel, which a terminal does not have".into(),
+            "use `log` or `both`",
+        );
+    }
+    if session_has_our_server(spec) {
+        return refuse(
+            format!("`session.mcp_servers.{MCP_SERVER}` would stand in the way of castra's own server"),
+            "give it another name",
+        );
+    }
+    let session = &spec.session;
+    let own = [
+        ("resume", session.resume.is_some()),
+        ("continue", session.continue_),
+        ("fork_of", session.fork_of.is_some()),
+        ("session_id", session.session_id.is_some()),
+        ("ephemeral", session.ephemeral),
+    ];
+    if let Some((field, _)) = own.iter().find(|(_, set)| *set) {
+        return refuse(
+            format!("`session.{field}` is the task's own business: each attempt has a session of its own"),
+            "leave it out; `castra task resume ID` goes on in the last one",
+        );
+    }
+    if spec.instructions.as_ref().is_some_and(|text| text.trim().is_empty()) {
+        return refuse("`instructions` are empty".into(), "say what is to be done, or leave them out");
+    }
+    let counts = completion(spec);
+    if counts.contains(&Completion::Protocol) && spec.protocol == Protocol::None {
+        return refuse(
+            "`completion` names `protocol`, and `protocol` is `none`".into(),
+            "use another protocol, or `completion: [result]`",
+        );
+    }
+    if counts.contains(&Completion::Result) && (spec.start == Start::Manual || spec.instructions.is_none()) {
+        return refuse(
+            "`completion` names `result`, and the task has no message of its own whose turn could end".into(),
+            "give `instructions` with `start: auto`",
+        );
+    }
+    if counts.is_empty() && spec.instructions.is_some() {
+        return refuse(
+            "nothing could ever show that this task is done".into(),
+            "name `protocol`, `exit` or `result` under `completion`",
+        );
+    }
+    if session.limits.max_runtime_s == Some(0) || spec.timeout_s == Some(0) {
+        return refuse("`timeout_s` is 0".into(), "leave it out for no limit");
+    }
+    if spec.budget_usd.is_some_and(|budget| budget.is_nan() || budget <= 0.0) {
+        return refuse("`budget_usd` is not above 0".into(), "leave it out for no limit");
+    }
+    Ok(())
+}
+
+fn session_has_our_server(spec: &TaskSpec) -> bool {
+    has_mcp(spec) && spec.session.mcp_servers.contains_key(MCP_SERVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(value: Value) -> TaskSpec {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn values_take_the_places_of_their_parameters() {
+        let template = spec(json!({
+            "instructions": "Write {{what}} and {not this}",
+            "params": {"what": {"kind": "text", "required": true}, "cents": {"kind": "number", "default": 2}},
+            "values": {"what": "a {{cents}} poem"},
+            "labels": {"about": "{{what}}"},
+            "metadata": {"cents": "{{cents}}"},
+        }));
+        let filled = launched(template.clone()).unwrap();
+        assert_eq!(filled.instructions.as_deref(), Some("Write a {{cents}} poem and {not this}"));
+        assert_eq!(
+            (filled.labels["about"].as_str(), filled.metadata),
+            ("a {{cents}} poem", Some(json!({"cents": 2})))
+        );
+        assert_eq!(filled.params, template.params);
+        for (values, said) in [
+            (json!({}), "what: a value is needed"),
+            (json!({"what": "x", "hwat": "y"}), "hwat: there is no such parameter"),
+        ] {
+            let mut template = template.clone();
+            template.values = serde_json::from_value(values).unwrap();
+            let problem = launched(template).unwrap_err().problem();
+            assert_eq!((problem.code, problem.detail.as_str()), (ErrorCode::InvalidRequest, said));
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_the_reason() {
+        for (task, part) in [
+            (json!({"instructions": " "}), "`instructions` are empty"),
+            (json!({"instructions": "x", "name": "a b"}), "a b"),
+            (
+                json!({"instructions": "x", "protocol": "none", "completion": ["protocol"]}),
+                "`protocol` is `none`",
+            ),
+            (
+                json!({"instructions": "x", "start": "manual", "completion": ["result"]}),
+                "no message of its own",
+            ),
+            (json!({"instructions": "x", "completion": []}), "nothing could ever show"),
+            (json!({"instructions": "x", "mode": "terminal", "protocol": "mcp"}), "control channel"),
+            (json!({"instructions": "x", "session": {"mcp_servers": {"castra": {}}}}), "in the way"),
+            (json!({"instructions": "x", "session": {"resume": "1"}}), "session.resume"),
+            (json!({"instructions": "x", "timeout_s": 0}), "timeout_s"),
+            (json!({"instructions": "x", "budget_usd": 0.0}), "budget_usd"),
+            (json!({"instructions": "x", "hooks": [{}]}), "hooks"),
+        ] {
+            let problem = check(&spec(task.clone())).unwrap_err().problem();
+            assert!(problem.detail.contains(part) && problem.hint.is_some(), "{task}: {problem:?}");
+        }
+        for task in [
+            json!({}),
+            json!({"instructions": "x"}),
+            json!({"instructions": "x", "mode": "terminal"}),
+            json!({"instructions": "x", "protocol": "none"}),
+            json!({"instructions": "x", "mode": "terminal", "session": {"mcp_servers": {"castra": {}}}}),
+        ] {
+            assert!(check(&spec(task.clone())).is_ok(), "{task}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The daemon is killed at each step of a task's life: what comes of it is what comes of an undisturbed one.
+#![cfg(feature = "failpoints")]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod task;
+
+use castra_proto::task::TaskEventKind;
+use castra_proto::{Task as Shown, TaskState};
+use castra_testkit::{DEADLINE, Daemon, Task, World, clis, wait_for, wait_until};
+use serde_json::{Value, json};
+use task::{CASTRA, SCRIPT, instructed};
+
+const RUN: &str = "echo 'STATUS: 20% begun' >> optio.log; echo one > deliverables/a.txt; \
+    echo DELIVERABLE: deliverables/a.txt >> optio.log; echo DELIVERABLE: nowhere >> optio.log; \
+    echo left > deliverables/left.txt; sleep 2; echo 'DONE: all' >> optio.log; sleep 300";
+
+/// What a person would tell of a task; the code of its messages, and ids, are others each time.
+#[derive(Debug, PartialEq)]
+struct Story {
+    end: (TaskState, Option<String>, u32),
+    deliverables: Vec<(String, u32, String)>,
+    events: Vec<(TaskEventKind, String)>,
+    /// What the model heard of castra, each once.
+    heard: Vec<String>,
+}
+
+fn story(task: &Task, world: &World) -> Story {
+    let shown = task.wait();
+    let plain = |text: &str| text.split_once("]: ").map_or(text, |(_, rest)| rest).to_owned();
+    let deliverables = shown.deliverables.iter();
+    let events = task.events().into_iter().filter(|event| event.kind != TaskEventKind::Attempt);
+    let mut heard: Vec<String> = world
+        .calls()
+        .iter()
+        .filter_map(|call| call.last_user.clone())
+        .filter(|text| text.starts_with("System["))
+        .map(|text| plain(&text))
+        .collect();
+    heard.sort();
+    heard.dedup();
+    Story {
+        end: (shown.state, shown.result.clone(), shown.attempt),
+        deliverables: deliverables.map(|one| (one.path.clone(), one.version, one.sha256.clone())).collect(),
+        events: events.map(|event| (event.kind, plain(&event.message))).collect(),
+        heard,
+    }
+}
+
+fn body(world: &World) -> Value {
+    let mut body = instructed(RUN);
+    body["session"] = world.spec(body["session"].take());
+    body
+}
+
+/// Posted until somebody has answered: the same request, so one task.
+fn post(daemon: &Daemon<'_>, body: &Value) -> Option<Task> {
+    let headers = [("Idempotency-Key", "the one")];
+    let sent = body.to_string().into();
+    let reply = daemon.http().try_call("POST".parse().unwrap(), "/api/v1/tasks", &headers, sent).ok()?;
+    let shown: Shown = reply.expect(201);
+    Some(Task { http: daemon.http(), id: shown.id.to_string() })
+}
+
+#[test]
+fn killed_at_each_step_of_a_task() {
+    let cli = &clis()[0];
+    let undisturbed = {
+        let world = World::new(CASTRA, &cli.path, SCRIPT);
+        let daemon = world.daemon();
+        story(&post(&daemon, &body(&world)).expect("an answer"), &world)
+    };
+    assert_eq!(undisturbed.end, (TaskState::Done, Some("all".into()), 1), "{undisturbed:?}");
+    assert_eq!(undisturbed.deliverables.len(), 2, "{undisturbed:?}");
+    for place in [
+        "task.created",
+        "task.start",
+        "task.begun",
+        "task.commit",
+        "task.commit:2",
+        "task.committed:2",
+        "task.reply",
+        "task.reply:2",
+        "task.commit:4",
+        "task.ending",
+        "task.stopped",
+    ] {
+        let world = World::new(CASTRA, &cli.path, SCRIPT);
+        let mut daemon = world.daemon();
+        daemon.kill9();
+        daemon.start_doomed(place);
+        let body = body(&world);
+        let before = post(&daemon, &body).map(|task| task.id);
+        wait_until(&format!("the daemon to die at {place}"), || daemon.is_over(), DEADLINE);
+        daemon.start_again();
+        let task = wait_for("an answer", || post(&daemon, &body), DEADLINE);
+        assert!(before.is_none_or(|id| id == task.id), "{place}: one request is one task");
+        assert_eq!(story(&task, &world), undisturbed, "{place}");
+        let listed: castra_proto::api::Page<Shown> = task.http.get("/api/v1/tasks?all=true").expect(200);
+        assert_eq!(listed.items.len(), 1, "{place}");
+        let sessions: castra_proto::api::Page<castra_proto::Session> =
+            task.http.get("/api/v1/sessions?all=true").expect(200);
+        assert_eq!(sessions.items.len(), 1, "{place}");
+        let damage: Value = serde_json::from_str(&world.cli(["check", "--json"]).ok()).unwrap();
+        assert_eq!(damage["items"], json!([]), "{place}");
+    }
+}
