@@ -1,7 +1,7 @@
 //! Settings and where each comes from: default, castra.toml, `CASTRA_*`, flag; later wins.
 //! One table of keys serves the file, the environment, `castra config` and the supervisor.
 
-use castra_supervisor::{ClaudeConfig, Install, Retention};
+use castra_supervisor::{ClaudeConfig, Install, Retention, TaskLimits};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,6 +29,8 @@ pub enum Kind {
     /// Several of these, between colons; in the file also as an array.
     Paths,
     Text,
+    /// Labels, each with a space and a number behind it; several between colons.
+    Limits,
     Bool,
     Count,
     /// Seconds: a number, or one with `s`, `m`, `h`, `d`.
@@ -59,6 +61,8 @@ pub const KEYS: &[Key] = &[
     key("insecure_listen", Kind::Bool, Some("false"), "allow `listen` beyond loopback without TLS"),
     key("starts", Kind::Count, None, "sessions that may start at once; the number of cores when unset"),
     key("workdirs", Kind::Paths, None, "folders in which tokens with the scope `drive` may start sessions"),
+    key("tasks.running", Kind::Count, None, "tasks that may run at once; twice the number of cores, at least 4, when unset"),
+    key("tasks.labels", Kind::Limits, None, "and of those with a label: `team=blue 2`, or `user 1` for each user"),
     key("log.format", Kind::OneOf(&["text", "json"]), Some("text"), "the daemon's log"),
     key("log.level", Kind::Text, Some("info"), "a level, or filter directives of tracing"),
     key("attach.detach_key", Kind::Text, Some("C-\\"), "the key that leaves a terminal session, or none"),
@@ -273,6 +277,10 @@ impl Settings {
             max_sessions: self.get("retention.max_sessions").as_u64(),
             max_bytes: self.get("retention.max_bytes").as_u64(),
         };
+        config.tasks = TaskLimits {
+            running: self.get("tasks.running").as_u64().and_then(|n| usize::try_from(n).ok()),
+            labels: self.text("tasks.labels").as_deref().and_then(limits).unwrap_or_default(),
+        };
         let workdirs = self.text("workdirs").unwrap_or_default();
         config.workdirs = workdirs.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from).collect();
         config.starts = self.get("starts").as_u64().and_then(|n| usize::try_from(n).ok());
@@ -345,6 +353,10 @@ fn plain(value: &Value) -> String {
 fn parse(kind: Kind, raw: &str, cwd: Option<&Path>, home: Option<&str>) -> Result<Value, String> {
     match kind {
         Kind::Text => Ok(json!(raw)),
+        Kind::Limits => match limits(raw) {
+            Some(_) => Ok(json!(raw)),
+            None => Err("labels, each with a space and a number behind it".into()),
+        },
         Kind::Paths => {
             let paths = raw.split(':').filter(|path| !path.is_empty()).map(|path| {
                 let path = parse(Kind::Path, path, cwd, home)?;
@@ -380,6 +392,15 @@ fn parse(kind: Kind, raw: &str, cwd: Option<&Path>, home: Option<&str>) -> Resul
             names.contains(&raw).then(|| json!(raw)).ok_or_else(|| format!("one of {}", names.join(", ")))
         }
     }
+}
+
+/// `team=blue 2:user 1` as a table.
+fn limits(text: &str) -> Option<BTreeMap<String, usize>> {
+    let limit = |limit: &str| {
+        let (label, number) = limit.trim().rsplit_once(' ')?;
+        Some((label.trim().to_owned(), number.parse().ok()?))
+    };
+    text.split(':').filter(|part| !part.trim().is_empty()).map(limit).collect()
 }
 
 /// `90`, `90s`, `5m`, `2h`, `7d` in seconds.

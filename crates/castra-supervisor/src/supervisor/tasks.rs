@@ -125,6 +125,11 @@ impl Supervisor {
         deliverables.reverse();
         deliverables.dedup_by(|later, kept| later.path == kept.path);
         deliverables.reverse();
+        // An attempt names its session before it begins.
+        let session_id = match row.session {
+            Some(session) => self.engine.store.session(session).await?.map(|row| row.id),
+            None => None,
+        };
         Ok(Task {
             spec: parse(&row, "spec", &row.spec)?,
             id: row.id,
@@ -136,7 +141,7 @@ impl Supervisor {
             progress: view.progress,
             result: view.result,
             reason: view.reason,
-            session_id: row.session,
+            session_id,
             deliverables,
             parent: row.parent,
             labels: row.labels,

@@ -157,9 +157,12 @@ async fn admit(engine: &Engine, id: TaskId) -> Result<()> {
     if !task.view.shift(Cause::Admitted, now(), &mut task.events) {
         return Ok(());
     }
+    // What another attempt has said, and how it ended, is not this one's.
+    task.view.cursor = match before {
+        Some(session) => engine.store.head(session).await?.unwrap_or_default(),
+        None => 0,
+    };
     if before.is_none() {
-        // What the session of another attempt has said is not this one's.
-        task.view.cursor = 0;
         task.view.progress = Default::default();
     }
     task.view.kickoff = None;
