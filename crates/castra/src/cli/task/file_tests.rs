@@ -131,7 +131,7 @@ fn a_wrong_file_is_told_by_file_line_and_field() {
             Format::Yaml,
             "session:\n  limits:\n    turns: 3",
             "f:3: unknown field `session.limits.turns`",
-            Some("is `max_turns` meant?"),
+            Some("known here: max_turns, max_budget_usd, max_runtime_s, idle_timeout_s, memory_mb"),
         ),
         (
             Format::Yaml,
