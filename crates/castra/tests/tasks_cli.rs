@@ -1,6 +1,9 @@
 //! `castra task` with the real CLI and the demo's script: what is printed, where, and how it exits.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "tasks_cli/http.rs"]
+mod http;
+
 use castra_testkit::{Cli, DEADLINE, Output, World, clis, wait_for};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _};
