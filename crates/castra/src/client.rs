@@ -1,9 +1,10 @@
-//! Talks to a daemon: HTTP over its Unix socket, or over TCP with a token. Typed calls are in `api`, the
-//! event stream in `follow`, a terminal in `tty`. Refuses to print and to decide what a failure means for a person.
+//! Talks to a daemon: HTTP over its Unix socket, or over TCP with a token. Typed calls are in `api` and `tasks`, event
+//! streams in `follow`, a terminal in `tty`. Refuses to print and to decide what a failure means for a person.
 
 pub mod api;
 mod follow;
 mod sse;
+mod tasks;
 pub mod tty;
 
 pub use follow::{Follow, Item, Partial};

@@ -92,6 +92,8 @@ fn what_readme_shows_can_be_typed() {
         "counter",
         "Write wants to run",
         "nothing said is lost.",
+        "the report about doors is written",
+        "wrote report.md",
         "- count to 30 slowly",
         "I will remember: the fork",
         "\"Hello! I am the scripted model",

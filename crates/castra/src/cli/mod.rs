@@ -24,6 +24,7 @@ mod service;
 mod sessions;
 mod settings;
 mod spec;
+mod task;
 mod tmux;
 mod tokens;
 mod tui;
@@ -46,7 +47,7 @@ use std::time::Duration;
 /// Claude Code as supervised sessions: whatever process, link or machine goes away, nothing is lost.
 #[derive(Parser, Debug)]
 #[command(name = "castra", version, max_term_width = 100)]
-#[command(after_help = "ID is a session's id, a unique prefix of it, or its name.\n\
+#[command(after_help = "ID is the id of a session or task, a unique prefix of it, or its name.\n\
     Exit codes: 0 done, 1 failed, 2 usage, 124 timed out, 130 interrupted.\n\
     New here? `castra demo` shows it all, without an account.")]
 pub struct Cli {
@@ -124,6 +125,9 @@ enum Command {
     Info(sessions::OneArg),
     /// claude's own conversations on this machine
     Sessions(sessions::TranscriptsArgs),
+    /// Tasks: from instructions to deliverables and an outcome
+    #[command(subcommand)]
+    Task(Box<task::TaskCommand>),
     /// API tokens
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -250,6 +254,11 @@ fn dispatch(cli: Cli, out: Out) -> Result<(), Failure> {
         Command::Man => return pages::man(&out),
         Command::Errors => return pages::errors(&out),
         Command::Model(model::ModelCommand::Script) => return model::script(&out),
+        Command::Task(command) => {
+            if let Some(page) = task::page(command) {
+                return out.text(&page);
+            }
+        }
         _ => {}
     }
     let mut flags: Vec<FlagValue> = Vec::new();
@@ -301,6 +310,7 @@ async fn perform(command: Command, ctx: Ctx) -> Result<(), Failure> {
         Command::Files(command) => files::files(command, ctx).await,
         Command::Info(args) => sessions::info(args, ctx).await,
         Command::Sessions(args) => sessions::transcripts(args, ctx).await,
+        Command::Task(command) => task::task(*command, ctx).await,
         Command::Token(command) => tokens::tokens(command, ctx).await,
         Command::Claude(command) => claude::claude(command, ctx).await,
         Command::Config => settings::config(ctx),

@@ -53,6 +53,12 @@ impl Out {
         }
     }
 
+    /// Data as it is, and no terminal anywhere.
+    #[cfg(test)]
+    pub(super) fn plain() -> Self {
+        Self { json: false, stdout_tty: false, stderr_tty: false, colour: false }
+    }
+
     /// For stderr; plain where colour is not wanted.
     pub(super) fn paint(&self, style: Style, text: &str) -> String {
         match (self.colour, style) {

@@ -10,7 +10,7 @@ use hyper::Method;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-const V1: &str = "/api/v1";
+pub(super) const V1: &str = "/api/v1";
 
 fn session_path(session: &str, rest: &str) -> String {
     format!("{V1}/sessions/{}{rest}", escape(session))
@@ -190,7 +190,7 @@ impl Client {
         self.download(session_path(session, &format!("/log?direction={direction}&follow={follow}"))).await
     }
 
-    async fn download(&self, path: String) -> Result<Download, Error> {
+    pub(super) async fn download(&self, path: String) -> Result<Download, Error> {
         Ok(Download(self.answer(Call::get(path)).await?.into_body()))
     }
 

@@ -1,12 +1,14 @@
-//! A session's events, history and live, across reconnects: no event twice, none left out.
+//! Events of a session or a task, history and live, across reconnects: no event twice, none left out.
 
 use super::{Call, Client, Error, SseFrame, SseParser, escape};
+use castra_proto::task::TaskEvent;
 use castra_proto::{ErrorCode, Event};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::HeaderName;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -15,9 +17,27 @@ const SILENCE: Duration = Duration::from_secs(45);
 /// How long a stream is asked for again before that is reported as a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a stream's durable frames hold.
+pub trait Numbered: DeserializeOwned {
+    /// Its place in the stream.
+    fn seq(&self) -> u64;
+}
+
+impl Numbered for Event {
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+}
+
+impl Numbered for TaskEvent {
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+}
+
 #[derive(Debug)]
-pub enum Item {
-    Event(Box<Event>),
+pub enum Item<E = Event> {
+    Event(Box<E>),
     Partial(Partial),
     /// The daemon went away and is back; nothing was missed.
     Reconnected,
@@ -36,8 +56,8 @@ pub struct Partial {
     pub text: String,
 }
 
-/// Reads one session's event stream.
-pub struct Follow {
+/// Reads one event stream.
+pub struct Follow<E = Event> {
     client: Client,
     path: String,
     /// Everything up to here has been returned.
@@ -51,16 +71,27 @@ pub struct Follow {
     /// When the daemon was last heard.
     heard: Instant,
     parser: SseParser,
-    ready: VecDeque<Item>,
+    ready: VecDeque<Item<E>>,
     connected_before: bool,
 }
 
 impl Client {
     /// Events after `after`, for ever; `None` from `next` when the session was removed.
     pub fn follow(&self, session: &str, after: u64) -> Follow {
+        Follow::new(self, format!("/api/v1/sessions/{}/events", escape(session)), after)
+    }
+
+    /// The same of a task.
+    pub fn follow_task(&self, task: &str, after: u64) -> Follow<TaskEvent> {
+        Follow::new(self, format!("/api/v1/tasks/{}/events", escape(task)), after)
+    }
+}
+
+impl<E: Numbered> Follow<E> {
+    fn new(client: &Client, path: String, after: u64) -> Self {
         Follow {
-            client: self.clone(),
-            path: format!("/api/v1/sessions/{}/events", escape(session)),
+            client: client.clone(),
+            path,
             last: after,
             cursor: None,
             body: None,
@@ -71,16 +102,14 @@ impl Client {
             connected_before: false,
         }
     }
-}
 
-impl Follow {
     /// The newest event that was read.
     pub fn last(&self) -> u64 {
         self.last
     }
 
     /// Cancel safe: what was read is kept.
-    pub async fn next(&mut self) -> Result<Option<Item>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Item<E>>, Error> {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));
@@ -124,10 +153,10 @@ impl Follow {
         for frame in frames {
             match frame.event.as_deref() {
                 None | Some("message") => {
-                    let event: Event =
+                    let event: E =
                         serde_json::from_slice(&frame.data).map_err(|error| self.garbled(&error))?;
-                    if event.seq > self.last {
-                        self.last = event.seq;
+                    if event.seq() > self.last {
+                        self.last = event.seq();
                         self.cursor = frame.id;
                         self.ready.push_back(Item::Event(Box::new(event)));
                     }

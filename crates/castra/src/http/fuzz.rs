@@ -6,7 +6,8 @@ use castra_proto::api::{
     SignIn,
 };
 use castra_proto::permission::PermissionAnswer;
-use castra_proto::{ErrorCode, SessionSpec};
+use castra_proto::task::CancelTask;
+use castra_proto::{ErrorCode, SessionSpec, TaskSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,8 +30,8 @@ macro_rules! bodies {
 }
 
 bodies! {
-    Backup Control CreateTicket CreateToken Fork InstallClaude Keys PermissionAnswer Resume SendMessage SessionPatch
-    SessionSpec SignIn
+    Backup CancelTask Control CreateTicket CreateToken Fork InstallClaude Keys PermissionAnswer Resume SendMessage
+    SessionPatch SessionSpec SignIn TaskSpec
 }
 
 fn one<T: DeserializeOwned + Serialize>(data: &[u8]) {
