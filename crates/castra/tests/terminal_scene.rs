@@ -10,9 +10,7 @@ mod tty;
 
 use castra_proto::api::{CreatedToken, ScreenSize};
 use castra_testkit::tmux::{Terminal, default_tmux};
-use castra_testkit::{
-    DEADLINE, Daemon, Events, Session, World, clis, fake_claude, proc, wait_for, wait_until,
-};
+use castra_testkit::{DEADLINE, Daemon, Events, Session, World, clis, fake_claude, proc, wait_until};
 use chromium::Browser;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,21 +108,24 @@ impl<'w> Scene<'w> {
     /// The least rows and the least columns of all who may type, once that is the size.
     #[track_caller]
     fn decided(&mut self) -> ScreenSize {
-        wait_for(
-            "the size of the least window",
-            || {
-                let page = self.page.told_window();
-                let view = self.view_window();
-                let windows = [page, view, self.ttyd_window, STALLED];
-                let least = ScreenSize {
-                    rows: windows.map(|window| window.1).into_iter().min().unwrap(),
-                    cols: windows.map(|window| window.0).into_iter().min().unwrap(),
-                };
-                self.ttyd.take();
-                (screen(&self.session).size == least).then_some(least)
-            },
-            DEADLINE,
-        )
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let windows = [self.page.told_window(), self.view_window(), self.ttyd_window, STALLED];
+            let least = ScreenSize {
+                rows: windows.map(|window| window.1).into_iter().min().unwrap(),
+                cols: windows.map(|window| window.0).into_iter().min().unwrap(),
+            };
+            self.ttyd.take();
+            let size = screen(&self.session).size;
+            if size == least {
+                return size;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{size:?}, and the windows of page, tmux and others: {windows:?}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Columns and rows of tmux's window, which all its clients share.
