@@ -8,7 +8,7 @@ use castra_proto::api::MessageState;
 use castra_proto::session::{ExitCause, Reaped};
 use castra_proto::{Event, RunState, Session as Shown};
 use castra_testkit::{Cli, Projected, World, clis};
-use crash::{CASTRA, Driver, lanes};
+use crash::{CASTRA, Dice, Driver, Outcome, Story, lanes};
 use serde_json::json;
 use std::time::Duration;
 
@@ -39,27 +39,14 @@ name = "echo"
 reply.text = "You said: {{last_user}}"
 "#;
 
-/// What came out of the story.
-#[derive(Debug, PartialEq)]
-struct Outcome {
-    accepted: Vec<Projected>,
-    said: Vec<Projected>,
-    /// What the model heard.
-    heard: Vec<Option<String>>,
-    tool_log: String,
-    answers: Vec<(MessageState, Option<String>)>,
-    sandbox: castra_proto::session::SandboxKind,
-    shown: (RunState, u32, u32, u32),
-}
+const STORY: Story = Story { script: SCRIPT, tell: story };
 
 /// One session from its creation to its end: messages queued in mid-stream and during a tool, a permission.
-/// Returns how often the daemon died, and what a client sees.
 fn story(driver: &mut Driver<'_>) -> Outcome {
     driver.create(json!({"name": "story"}));
     let mut sent = vec![driver.send("count slowly")];
     driver.until("text", |this| this.is_writing().then_some(()));
     let claude = driver.get::<Shown>("").pid;
-    assert!(claude.is_some());
     sent.push(driver.send("append one"));
     sent.push(driver.send("after the tool"));
     let request = driver.permission();
@@ -67,67 +54,11 @@ fn story(driver: &mut Driver<'_>) -> Outcome {
     driver.allow(&request);
     driver.until("the tool", |this| (!this.written("tool.log").is_empty()).then_some(()));
     sent.push(driver.send("last"));
-    let answers = sent
-        .iter()
-        .map(|message| driver.settled(message))
-        .map(|message| (message.state, message.result.map(|result| result.text)))
-        .collect();
-    let shown: Shown = driver.wait_state(RunState::Idle);
-    assert_eq!(shown.pid, claude, "claude is the same process");
-
-    driver.stop();
-    let shown = driver.wait_state(RunState::Ended);
-    let exit = shown.exit.clone().expect("an exit");
-    assert_eq!((exit.cause, exit.reaped), (ExitCause::Stopped, Reaped::Proved));
-    driver.wait_nobody();
+    let outcome = Outcome::of(driver, &sent, claude);
     // Written down behind the answer: only now is it all there.
     for message in &sent {
         assert_eq!(driver.times_in_transcript(message), 1, "{message:?}");
     }
-    let events = driver.pieced_together();
-    let (accepted, said) = lanes(&events);
-    Outcome {
-        accepted,
-        said,
-        heard: driver.world.calls().iter().map(|call| call.last_user.clone()).collect(),
-        tool_log: driver.written("tool.log"),
-        answers,
-        sandbox: shown.sandbox.kind,
-        shown: (shown.state, shown.run, shown.turns, shown.queued),
-    }
-}
-
-fn undisturbed(cli: &Cli) -> Outcome {
-    let world = World::new(CASTRA, &cli.path, SCRIPT);
-    let mut driver = Driver::new(&world);
-    let outcome = story(&mut driver);
-    assert_eq!((driver.deaths, outcome.tool_log.as_str()), (0, "one\n"));
-    assert!(outcome.answers.iter().all(|(state, text)| *state == MessageState::Answered && text.is_some()));
-    outcome
-}
-
-/// Tells the story once in peace, and once for each place at which the daemon dies; all at the same time, since
-/// a story is mostly waiting.
-fn dies_at(clis: &[Cli], places: &[&str]) {
-    for cli in clis {
-        std::thread::scope(|scope| {
-            let peace = scope.spawn(|| undisturbed(cli));
-            let told: Vec<_> = places.iter().map(|place| scope.spawn(|| dying(cli, place))).collect();
-            let expected = peace.join().unwrap();
-            for (place, outcome) in places.iter().zip(told) {
-                assert_eq!(outcome.join().unwrap(), expected, "{cli}, {place}");
-                println!("{cli}: survived {place}");
-            }
-        });
-    }
-}
-
-fn dying(cli: &Cli, place: &str) -> Outcome {
-    let world = World::new(CASTRA, &cli.path, SCRIPT);
-    let mut driver = Driver::new(&world);
-    driver.doom(place);
-    let outcome = story(&mut driver);
-    assert_eq!(driver.deaths, 1, "{cli}, {place}: never reached");
     outcome
 }
 
@@ -137,45 +68,45 @@ fn npm() -> Vec<Cli> {
 
 #[test]
 fn killed_while_a_session_begins() {
-    dies_at(&npm(), &["created", "start.before", "start.prepared", "start.after", "joined"]);
+    STORY.dies_at(&npm(), &["created", "start.before", "start.prepared", "start.after", "joined"]);
 }
 
 #[test]
 fn killed_while_a_message_is_accepted() {
-    dies_at(&clis(), &["accept.before", "accept.after"]);
-    dies_at(&npm(), &["accept.after:2", "accept.after:4"]);
+    STORY.dies_at(&clis(), &["accept.before", "accept.after"]);
+    STORY.dies_at(&npm(), &["accept.after:2", "accept.after:4"]);
 }
 
 #[test]
 fn killed_while_a_message_is_written() {
-    dies_at(&clis(), &["write.before", "write.after"]);
-    dies_at(&npm(), &["write.after:2", "write.before:4"]);
+    STORY.dies_at(&clis(), &["write.before", "write.after"]);
+    STORY.dies_at(&npm(), &["write.after:2", "write.before:4"]);
 }
 
 #[test]
 fn killed_before_what_was_decoded_is_committed() {
-    dies_at(&npm(), &["decoded", "decoded:4", "decoded:12", "decoded:25"]);
+    STORY.dies_at(&npm(), &["decoded", "decoded:4", "decoded:12", "decoded:25"]);
 }
 
 #[test]
 fn killed_at_the_commit() {
-    dies_at(&npm(), &["commit.before", "commit.before:5", "commit.before:14"]);
+    STORY.dies_at(&npm(), &["commit.before", "commit.before:5", "commit.before:14"]);
 }
 
 #[test]
 fn killed_behind_the_commit() {
-    dies_at(&npm(), &["commit.after:2", "commit.after:8", "acked:3", "acked:12"]);
+    STORY.dies_at(&npm(), &["commit.after:2", "commit.after:8", "acked:3", "acked:12"]);
 }
 
 #[test]
 fn killed_when_a_permission_was_decided() {
-    dies_at(&clis(), &["answer.after"]);
-    dies_at(&npm(), &["answer.written"]);
+    STORY.dies_at(&clis(), &["answer.after"]);
+    STORY.dies_at(&npm(), &["answer.written"]);
 }
 
 #[test]
 fn killed_while_a_session_is_stopped() {
-    dies_at(&npm(), &["stop", "exit.before", "exit.after"]);
+    STORY.dies_at(&npm(), &["stop", "exit.before", "exit.after"]);
 }
 
 /// A stop that no command asked for is gone on with by the next daemon too.
@@ -206,18 +137,6 @@ fn killed_between_the_end_and_what_follows_it() {
     assert_eq!(driver.ask("and now"), "You said: and now");
     driver.stop();
     driver.wait_nobody();
-}
-
-/// xorshift: the seed is printed, so that a failure can be told again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below
-    }
 }
 
 const KILLS: usize = 24;
@@ -272,8 +191,7 @@ fn long_story(
 #[test]
 fn killed_at_random_during_a_long_stream() {
     for cli in clis() {
-        let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
-        println!("{cli}: seed {seed}");
+        let dice = Dice::new(&cli);
         let (expected, (accepted, said, _)) = std::thread::scope(|scope| {
             let peace = scope.spawn(|| {
                 let world = World::new(CASTRA, &cli.path, SCRIPT);
@@ -281,12 +199,12 @@ fn killed_at_random_during_a_long_stream() {
             });
             let world = World::new(CASTRA, &cli.path, SCRIPT);
             let mut driver = Driver::new(&world);
-            let killed = long_story(&mut driver, Some(Dice(seed)));
+            let killed = long_story(&mut driver, Some(dice));
             assert_eq!(driver.deaths, KILLS);
             let connections = driver.live.as_ref().unwrap().seen().connections;
             println!("{cli}: {KILLS} kills, {} events, {connections} connections", killed.2.len());
             (peace.join().unwrap(), killed)
         });
-        assert_eq!((accepted, said), (expected.0, expected.1), "{cli}, seed {seed}");
+        assert_eq!((accepted, said), (expected.0, expected.1), "{cli}");
     }
 }

@@ -84,11 +84,11 @@ fn a_flood_holds_nothing_up() {
     let session = faulty(&daemon, "none");
     session.wait_idle();
     let before = daemon.process().rss_kib();
-    let message = session.send("spill 16000000");
+    let message = session.send("spill 6000000");
     assert_eq!(faulty(&daemon, "none").ask("well"), "well", "another session is not held up");
     assert_eq!(session.answer_to(&message).result.expect("a result").text, "spilled");
     let grown = daemon.process().rss_kib().saturating_sub(before);
-    assert!(grown < 64 << 10, "16 MB of screen cost {grown} KiB");
+    assert!(grown < 32 << 10, "6 MB of screen cost {grown} KiB");
     assert_eq!(session.ask("still there"), "still there");
     assert!(proc::process(session.show().pid.unwrap()).is_some());
 }

@@ -4,13 +4,13 @@
 
 #[path = "terminal_page/mod.rs"]
 mod chromium;
+mod terminal;
 
-use castra_proto::api::CreatedToken;
+use castra_proto::api::{CreatedToken, ScreenSize};
 use castra_testkit::{DEADLINE, Daemon, Session, World, clis, wait_until};
 use chromium::{Browser, Proxy};
 use serde_json::json;
-
-const CASTRA: &str = env!("CARGO_BIN_EXE_castra");
+use terminal::{CASTRA, screen};
 
 const SCRIPT: &str = r#"
 [[rule]]
@@ -263,10 +263,10 @@ fn ttyds_own_page_works_unmodified() {
     };
     let before = size(&mut browser);
     browser.run("await page.setViewportSize({width: 700, height: 400})");
-    browser.run(
-        "for (let n = 0; n < 1200 && (await page.evaluate(() => window.term.cols)) > 90; n++) await page.waitForTimeout(50)",
-    );
-    assert_ne!(size(&mut browser), before);
+    wait_until("the smaller window", || size(&mut browser) != before, DEADLINE);
+    let told = || screen(&session).size;
+    let [cols, rows] = [0, 1].map(|at| size(&mut browser)[at].as_u64().unwrap() as u16);
+    wait_until("the session to have its size", || told() == ScreenSize { rows, cols }, DEADLINE);
     wait_until("the turn's end", || session.show().turns == 1, DEADLINE);
     // More than it draws at once: it asks to wait and to go on.
     browser.run(

@@ -1,13 +1,19 @@
-//! Turns on the real TUI: a newcomer's first prompt, memory, interruption, errors, agents. Each message has one end.
+//! Turns on the real TUI: a newcomer's first prompt, memory, interruption, resuming, forking, clearing.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod terminal;
 
 use castra_proto::RunState;
 use castra_proto::api::{MessageAccepted, MessageState};
-use castra_testkit::{DEADLINE, each, wait_until};
+use castra_testkit::{DEADLINE, Session, each, wait_until};
 use serde_json::{Value, json};
-use terminal::{CASTRA, SCRIPT, answered, data_of, terminal, work};
+use std::fs;
+use terminal::{CASTRA, SCRIPT, answered, data_of, screen, terminal, type_keys, work};
+
+/// How often somebody was asked something.
+fn asked(session: &Session) -> usize {
+    session.events_of("permission_requested").len() + session.events_of("requires_action").len()
+}
 
 #[test]
 fn a_newcomer_reaches_the_prompt_without_a_dialog() {
@@ -20,12 +26,59 @@ fn a_newcomer_reaches_the_prompt_without_a_dialog() {
         let shown = session.wait_idle();
         assert_eq!((shown.turns, shown.turn.n, shown.pending.len()), (1, 1, 0), "{cli}");
         assert!(shown.claude_session_id.is_some(), "{cli}");
-        let asked =
-            session.events_of("permission_requested").len() + session.events_of("requires_action").len();
-        assert_eq!(asked, 0, "{cli}");
+        assert_eq!(asked(&session), 0, "{cli}");
         let states: Vec<Value> = data_of(&session, "state").iter().map(|data| data["to"].clone()).collect();
         assert_eq!(states, ["queued", "starting", "idle", "running", "idle"], "{cli}");
         assert_eq!(world.calls().len(), 1, "{cli}");
+    });
+}
+
+/// `home: user` in a home without anything, and in one that has been lived in.
+#[test]
+fn in_the_users_own_home_the_prompt_is_reached_and_nothing_of_it_is_lost() {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
+        let path = world.user_home().join(".claude.json");
+        let read = || -> Value { serde_json::from_slice(&fs::read(&path).unwrap()).unwrap() };
+        assert_eq!(fs::read_dir(world.user_home()).unwrap().count(), 0, "{cli}: a newcomer's");
+        let session = terminal(daemon, json!({"home": "user", "name": "newcomer"}));
+        assert_eq!(session.ask("hello"), "You said: hello", "{cli}");
+        assert_eq!(asked(&session), 0, "{cli}: no dialog");
+        assert_eq!(read()["hasCompletedOnboarding"], true, "{cli}");
+        let kept = fs::metadata(&path).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&kept) & 0o777, 0o600, "{cli}");
+        session.act("stop");
+
+        // What claude has made of it, and what others have put there.
+        let folder = world.folder().canonicalize().unwrap();
+        let mut lived_in = read();
+        lived_in["projects"][folder.to_str().unwrap()] =
+            json!({"hasTrustDialogAccepted": true, "ours": [1, 2]});
+        lived_in["projects"]["/elsewhere"] =
+            json!({"hasTrustDialogAccepted": false, "allowedTools": ["Bash"]});
+        lived_in["oauthAccount"] = json!({"emailAddress": "someone@example.invalid"});
+        lived_in["aKeyOfSomebodyElse"] = json!({"deep": [true, null, "漢字"]});
+        fs::write(&path, lived_in.to_string()).unwrap();
+        let session = terminal(daemon, json!({"home": "user", "name": "resident", "workdir": folder}));
+        assert_eq!(session.ask("hello again"), "You said: hello again", "{cli}");
+        assert_eq!(asked(&session), 0, "{cli}: no dialog");
+        session.act("stop");
+        let now = read();
+        let missing: Vec<&String> =
+            lived_in.as_object().unwrap().keys().filter(|key| now.get(key.as_str()).is_none()).collect();
+        assert!(missing.is_empty(), "{cli}: {missing:?}");
+        // In others claude counts.
+        for key in [
+            "oauthAccount",
+            "aKeyOfSomebodyElse",
+            "userID",
+            "customApiKeyResponses",
+            "hasCompletedOnboarding",
+        ] {
+            assert_eq!(now[key], lived_in[key], "{cli}: {key}");
+        }
+        let projects = &now["projects"];
+        assert_eq!(projects["/elsewhere"], lived_in["projects"]["/elsewhere"], "{cli}");
+        assert_eq!(projects[folder.to_str().unwrap()]["ours"], json!([1, 2]), "{cli}");
     });
 }
 
@@ -88,28 +141,24 @@ fn messages_to_a_busy_session_arrive_once_and_in_order() {
     });
 }
 
+/// Somebody may have left text there, and the cursor anywhere in it.
 #[test]
-fn what_a_turn_can_come_to() {
+fn a_draft_gives_way_to_a_message() {
     each(CASTRA, SCRIPT, |cli, _, daemon| {
-        let session = terminal(daemon, json!({"allowed_tools": ["Bash"]}));
-        let turn = |text: &str| session.answer_to(&session.send(text));
-        let failed = turn("fail with 400").result.expect("a result");
-        assert!(!failed.ok && failed.text.contains("scripted"), "{cli}: {failed:?}");
-        assert!(failed.error.is_some(), "{cli}: {failed:?}");
-        let refused = turn("refuse this").result.expect("a result");
-        // The newer one asks the model once more, in the same turn.
-        assert_eq!(refused.ok, cli.version != "2.1.197", "{cli}: {refused:?}");
-        let continued = turn("run out of tokens");
-        let (text, ok) = answered(&continued);
-        assert!(ok && !text.is_empty(), "{cli}: {continued:?}");
-        let agent = turn("use an agent");
-        assert!(answered(&agent).1, "{cli}: {agent:?}");
-        assert_eq!(session.ask("and now?"), "You said: and now?", "{cli}");
+        let session = terminal(daemon, json!({}));
         session.wait_idle();
-        let results = data_of(&session, "result");
-        let by_agents =
-            results.iter().filter(|result| result["origin"]["kind"] == "task-notification").count();
-        assert_eq!(results.len() - by_agents, 5, "{cli}: {results:#?}");
+        let drafts: [(&str, &[&str]); 3] =
+            [("behind", &[]), ("in front", &["Home"]), ("the middle", &["Left", "Left"])];
+        for (draft, then) in drafts {
+            for key in draft.chars() {
+                type_keys(&session, &[&key.to_string()]);
+            }
+            let stands = || screen(&session).rows.iter().any(|row| row == &format!("❯\u{a0}{draft}"));
+            wait_until(draft, stands, DEADLINE);
+            then.iter().for_each(|key| type_keys(&session, &[key]));
+            assert_eq!(session.ask("a message"), "You said: a message", "{cli}: {draft}");
+        }
+        assert_eq!(session.wait_idle().turns, 3, "{cli}");
     });
 }
 

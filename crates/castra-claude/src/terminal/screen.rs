@@ -117,6 +117,60 @@ pub fn permission_mode<R: AsRef<str>>(rows: &[R]) -> Option<PermissionMode> {
     named.into_iter().find(|(words, _)| footer.contains(words)).map(|(_, mode)| mode)
 }
 
+/// Whether what stands in the composer is claude's own hint, which gives way to text (2.1.329, behind an API error:
+/// `Resend your message to try again`): all of it is dim, but for the letter beneath the cursor. `rows`: the screen with
+/// its colours, as SGR sequences.
+pub fn is_hint(rows: &str) -> bool {
+    let (mut dim, mut cursor, mut hinted) = (false, false, false);
+    let Some(row) = rows.lines().rev().find(|row| visible(row).starts_with(MARK)) else { return false };
+    let mut rest = row;
+    let mut marked = false;
+    while let Some(next) = rest.chars().next() {
+        if let Some((sgr, behind)) = rest.strip_prefix("\x1b[").and_then(|rest| rest.split_once('m')) {
+            (dim, cursor) = attributes(sgr, (dim, cursor));
+            rest = behind;
+            continue;
+        }
+        rest = &rest[next.len_utf8()..];
+        match next {
+            MARK => marked = true,
+            _ if !marked || next.is_whitespace() || cursor => {}
+            _ if dim => hinted = true,
+            _ => return false,
+        }
+    }
+    hinted
+}
+
+/// Dim and inverse behind an SGR sequence.
+fn attributes(sgr: &str, now: (bool, bool)) -> (bool, bool) {
+    let mut numbers = sgr.split(';').map(|number| number.parse().unwrap_or(0_u16));
+    let (mut dim, mut inverse) = now;
+    while let Some(number) = numbers.next() {
+        match number {
+            0 => (dim, inverse) = (false, false),
+            2 => dim = true,
+            22 => dim = false,
+            7 => inverse = true,
+            27 => inverse = false,
+            // A colour: its own numbers are none of these.
+            38 | 48 | 58 => {
+                let more = if numbers.next() == Some(2) { 3 } else { 1 };
+                numbers.by_ref().take(more).for_each(drop);
+            }
+            _ => {}
+        }
+    }
+    (dim, inverse)
+}
+
+/// Without SGR sequences.
+fn visible(row: &str) -> String {
+    let mut parts = row.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or(part, |(_, behind)| behind))
+}
+
 fn is_busy(title: &str) -> bool {
     matches!(osc(0, title), Some(Signal::Title { busy: Some(true), .. }))
 }

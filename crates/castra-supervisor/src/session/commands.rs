@@ -93,6 +93,7 @@ impl Actor<'_> {
             in_flight: self.view.in_flight.is_some()
                 || self.commands.waiting.iter().any(|message| self.commands.is_writing(message.id.0)),
             interrupting: self.commands.interrupting,
+            closed: self.tty.is_some(),
         };
         let waiting: Vec<_> =
             self.commands.waiting.iter().map(|message| (message.id, message.if_busy)).collect();

@@ -13,6 +13,8 @@ pub(crate) struct Now {
     pub in_flight: bool,
     /// An interrupt was sent in this turn.
     pub interrupting: bool,
+    /// Nothing can join a turn: on a terminal, Enter might answer a dialog that has just come.
+    pub closed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub(crate) fn choose(now: Now, waiting: &[(MessageId, IfBusy)]) -> Choice {
             .or_else(|| waiting.first().map(|(id, _)| *id))
             .map_or(Choice::Wait, Choice::Write);
     }
-    first(&[IfBusy::Steer]).map_or(Choice::Wait, Choice::Write)
+    first(&[IfBusy::Steer]).filter(|_| !now.closed).map_or(Choice::Wait, Choice::Write)
 }
 
 #[cfg(test)]
@@ -71,6 +73,9 @@ mod tests {
             (busy, &[Queue], Choice::Wait),
             (busy, &[Queue, Steer], Choice::Write(id(1))),
             (busy, &[Queue, Steer, Interrupt], Choice::Interrupt),
+            (Now { closed: true, ..busy }, &[Queue, Steer], Choice::Wait),
+            (Now { closed: true, ..busy }, &[Steer, Interrupt], Choice::Interrupt),
+            (Now { closed: true, ..idle }, &[Queue, Steer], Choice::Write(id(1))),
             (Now { interrupting: true, ..busy }, &[Interrupt], Choice::Wait),
             (Now { in_flight: true, ..busy }, &[Steer], Choice::Wait),
             (Now { in_flight: true, ..busy }, &[Queue, Interrupt], Choice::Interrupt),

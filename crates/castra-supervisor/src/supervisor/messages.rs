@@ -185,12 +185,14 @@ fn check(message: &SendMessage) -> Result<()> {
 
 /// What cannot be typed is refused before it is accepted: it would stand in the way of all that comes after it.
 fn check_typable(message: &SendMessage) -> Result<()> {
-    let refuse = |detail: String| {
-        let hint = "send text; a stream session takes pictures and other blocks";
-        Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint))
-    };
+    let refused = |detail: String, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
+    let refuse = |detail| refused(detail, "send text; a stream session takes pictures and other blocks");
     if message.content.is_some() {
         return refuse("a terminal takes text only".into());
+    }
+    if message.if_busy == IfBusy::Steer {
+        let detail = "a terminal's turn cannot be joined: Enter might answer a dialog that has just come";
+        return refused(detail.into(), "`queue` waits for the turn's end, `interrupt` ends it first");
     }
     typed(message).map(drop).or_else(|error| refuse(error.to_string()))
 }

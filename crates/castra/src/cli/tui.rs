@@ -20,7 +20,7 @@ use raw::{Raw, Writer};
 use stage::Stage;
 use std::io::IsTerminal as _;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -118,12 +118,15 @@ struct Show {
     scanner: Scanner,
     seat: Option<Seat>,
     notice_until: Option<Instant>,
+    resizes: Signal,
     raw: Raw,
 }
 
 impl Show {
     /// Connects first: what is refused is said on a terminal that is as it was.
     async fn begin(client: &Client, id: &str, looks: Looks) -> Result<Self, Failure> {
+        // Before the window is looked at: a change that nobody hears of would be lost for good.
+        let resizes = signal(SignalKind::window_change())?;
         let window = window();
         let connection = connect(client.clone(), id.to_owned(), looks.read_only).await?;
         let raw = Raw::enter()?;
@@ -141,6 +144,7 @@ impl Show {
             scanner: Scanner::new(looks.detach),
             seat: None,
             notice_until: None,
+            resizes,
             raw,
         };
         show.connected(connection);
@@ -158,7 +162,6 @@ impl Show {
     }
 
     async fn follow(&mut self) -> std::io::Result<Left> {
-        let mut resized = signal(SignalKind::window_change())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -177,7 +180,7 @@ impl Show {
                     // The terminal is gone.
                     None => return Ok(Left::Signal(SignalKind::hangup())),
                 },
-                _ = resized.recv() => self.resized(),
+                _ = self.resizes.recv() => self.resized(),
                 permit = self.writer.portions.clone().reserve_owned(), if writes => {
                     let Ok(permit) = permit else { return Ok(Left::Signal(SignalKind::hangup())) };
                     if let Some(left) = self.gulp() {
@@ -272,6 +275,8 @@ impl Show {
         self.screen = Some(screen);
         self.keyboard = Some(sender);
         self.stage.notice(None);
+        // It was told the window as it was when the connection began.
+        self.resized();
     }
 
     fn takes_keys(&self) -> bool {

@@ -1,12 +1,13 @@
 //! What the crash tests share: a session that is driven to its end whatever dies under it, and the evidence.
 #![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::print_stdout)]
 
 use castra_proto::api::{Message, MessageAccepted, MessageState, Page};
 use castra_proto::permission::PermissionRequest;
-use castra_proto::session::Exit;
+use castra_proto::session::{Exit, ExitCause, Reaped, SandboxKind};
 use castra_proto::{Event, RunState, Session as Shown};
 use castra_testkit::proc::{self, Process};
-use castra_testkit::{DEADLINE, Daemon, Events, Projected, Reply, Session, World, normalise};
+use castra_testkit::{Cli, DEADLINE, Daemon, Events, Projected, Reply, Session, World, normalise};
 use hyper::Method;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -254,6 +255,110 @@ fn transcript(world: &World, session: &str) -> Vec<Value> {
     let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     let text: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// What came out of a story that was told to its end.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) accepted: Vec<Projected>,
+    pub(crate) said: Vec<Projected>,
+    /// What the model heard.
+    pub(crate) heard: Vec<Option<String>>,
+    pub(crate) tool_log: String,
+    pub(crate) answers: Vec<(MessageState, Option<String>)>,
+    pub(crate) sandbox: SandboxKind,
+    pub(crate) shown: (RunState, u32, u32, u32),
+}
+
+impl Outcome {
+    /// Ends the story: all that was sent is settled, claude is the one that it was, and is stopped; nobody is left.
+    #[track_caller]
+    pub(crate) fn of(driver: &mut Driver<'_>, sent: &[MessageAccepted], claude: Option<i32>) -> Self {
+        assert!(claude.is_some());
+        let settled: Vec<Message> = sent.iter().map(|message| driver.settled(message)).collect();
+        let result = |message: Message| (message.state, message.result.map(|result| result.text));
+        let shown = driver.wait_state(RunState::Idle);
+        assert_eq!(shown.pid, claude, "claude is the same process");
+        driver.stop();
+        let shown = driver.wait_state(RunState::Ended);
+        let exit = shown.exit.clone().expect("an exit");
+        assert_eq!((exit.cause, exit.reaped), (ExitCause::Stopped, Reaped::Proved));
+        driver.wait_nobody();
+        let (accepted, said) = lanes(&driver.pieced_together());
+        Self {
+            accepted,
+            said,
+            heard: driver.world.calls().iter().map(|call| call.last_user.clone()).collect(),
+            tool_log: driver.written("tool.log"),
+            answers: settled.into_iter().map(result).collect(),
+            sandbox: shown.sandbox.kind,
+            shown: (shown.state, shown.run, shown.turns, shown.queued),
+        }
+    }
+}
+
+/// A conversation that is told once in peace, and again with a daemon that dies.
+#[derive(Clone, Copy)]
+pub(crate) struct Story {
+    pub(crate) script: &'static str,
+    pub(crate) tell: fn(&mut Driver<'_>) -> Outcome,
+}
+
+impl Story {
+    pub(crate) fn undisturbed(&self, cli: &Cli) -> Outcome {
+        let world = World::new(CASTRA, &cli.path, self.script);
+        let mut driver = Driver::new(&world);
+        let outcome = (self.tell)(&mut driver);
+        assert_eq!((driver.deaths, outcome.tool_log.as_str()), (0, "one\n"), "{cli}");
+        let is_whole = |(state, text): &(_, Option<_>)| *state == MessageState::Answered && text.is_some();
+        assert!(outcome.answers.iter().all(is_whole), "{cli}: {:?}", outcome.answers);
+        outcome
+    }
+
+    fn dying(&self, cli: &Cli, place: &str) -> Outcome {
+        let world = World::new(CASTRA, &cli.path, self.script);
+        let mut driver = Driver::new(&world);
+        driver.doom(place);
+        let outcome = (self.tell)(&mut driver);
+        assert_eq!(driver.deaths, 1, "{cli}, {place}: never reached");
+        outcome
+    }
+
+    /// Tells it once in peace, and once for each place at which the daemon dies; all at the same time, since a story is
+    /// mostly waiting.
+    pub(crate) fn dies_at(&self, clis: &[Cli], places: &[&str]) {
+        for cli in clis {
+            std::thread::scope(|scope| {
+                let peace = scope.spawn(|| self.undisturbed(cli));
+                let told: Vec<_> =
+                    places.iter().map(|place| scope.spawn(|| self.dying(cli, place))).collect();
+                let expected = peace.join().expect("the undisturbed story");
+                for (place, outcome) in places.iter().zip(told) {
+                    let outcome = outcome.join().unwrap_or_else(|_| panic!("{cli}, {place}"));
+                    assert_eq!(outcome, expected, "{cli}, {place}");
+                    println!("{cli}: survived {place}");
+                }
+            });
+        }
+    }
+}
+
+/// xorshift: the seed is printed, so that a failure can be told again.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(cli: &Cli) -> Self {
+        let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64 | 1);
+        println!("{cli}: seed {seed}");
+        Self(seed)
+    }
+
+    pub(crate) fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
 }
 
 /// Who is there of a run.

@@ -41,42 +41,6 @@ reply.blocks = [
     { tool_use = { name = "Bash", input = { command = "touch asleep; sleep 60", description = "Sleep" } } },
 ]
 [[rule]]
-name = "error"
-when.last_user.contains = "fail with 400"
-reply.error = { status = 400, message = "scripted" }
-[[rule]]
-name = "refusal"
-when.last_user.contains = "refuse this"
-reply.text = "I can not"
-reply.stop_reason = "refusal"
-[[rule]]
-name = "cut short"
-when.last_user.contains = "run out of tokens"
-when.first_attempts = 1
-when.times = 1
-reply.text = "This is the first half"
-reply.stop_reason = "max_tokens"
-[[rule]]
-name = "inside"
-when.last_user.contains = "look around inside"
-when.tool_result = {}
-reply.text = "I looked around."
-[[rule]]
-name = "agent works"
-when.last_user.contains = "look around inside"
-reply.blocks = [{ tool_use = { name = "Bash", input = { command = "echo inside", description = "Say it" } } }]
-[[rule]]
-name = "agent back"
-when.tool_result = {}
-reply.text = "It is done."
-[[rule]]
-name = "agent"
-when.last_user.contains = "use an agent"
-when.offers_tool = "Agent"
-reply.blocks = [
-    { tool_use = { name = "Agent", input = { description = "look", prompt = "look around inside", subagent_type = "general-purpose" } } },
-]
-[[rule]]
 name = "echo"
 reply.text = "You said: {{last_user}}"
 "#;

@@ -37,6 +37,13 @@ page.on("dialog", (dialog) => {
   dialog.dismiss();
 });
 
+// What the page last said of its window's size, in ttyd's words.
+page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => {
+  const text = String(payload);
+  const window = /^1?\{/.test(text) && JSON.parse(text.replace(/^1/, ""));
+  if (window?.columns) seen.window = { columns: window.columns, rows: window.rows };
+}));
+
 /** The rows of the terminal as they are drawn. */
 const screen = () => page.locator(".xterm-rows").innerText();
 const shows = (text) => page.waitForFunction(

@@ -1,4 +1,5 @@
 //! Chromium for tests, and a proxy that serves ttyd's page.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -68,6 +69,23 @@ impl Browser {
         self.run(&format!("await page.keyboard.type({})", json!(text)));
         self.until_shown(text);
         self.run("await page.keyboard.press('Enter')");
+    }
+
+    pub(crate) fn set_window(&mut self, width: u32, height: u32) {
+        self.run(&format!("await page.setViewportSize({{width: {width}, height: {height}}})"));
+    }
+
+    /// The rows as they are drawn, without blanks at their ends.
+    pub(crate) fn rows(&mut self) -> Vec<String> {
+        let rows = self.run("return page.locator('.xterm-rows > div').allTextContents()");
+        rows.as_array().unwrap().iter().map(|row| row.as_str().unwrap().trim_end().to_owned()).collect()
+    }
+
+    /// Columns and rows that the page said last.
+    pub(crate) fn told_window(&mut self) -> (u16, u16) {
+        let window = self.run("return seen.window");
+        let number = |name: &str| u16::try_from(window[name].as_u64().unwrap()).unwrap();
+        (number("columns"), number("rows"))
     }
 
     /// For those who want to look: CASTRA_TEST_SHOTS names a folder.

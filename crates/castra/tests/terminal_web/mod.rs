@@ -1,7 +1,9 @@
 //! A viewer for tests: ttyd's protocol as its client speaks it, and a screen as a terminal would show it.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use castra_supervisor::terminal::{Scrollback, Size, Terminal};
 use castra_testkit::DEADLINE;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
@@ -39,6 +41,8 @@ impl Tty {
     ) -> Result<Self, Refused> {
         let stream = TcpStream::connect(addr).unwrap();
         stream.set_nodelay(true).unwrap();
+        // A viewer that does not read is one soon, not when the kernel has taken megabytes for it.
+        set_socket_recv_buffer_size(&stream, 64 << 10).unwrap();
         let mut request = format!("ws://{addr}{path}").into_client_request().unwrap();
         let set = request.headers_mut();
         set.insert("sec-websocket-protocol", protocols.parse().unwrap());
@@ -76,6 +80,14 @@ impl Tty {
 
     pub(crate) fn say(&mut self, text: &str) {
         self.socket.send(Message::Binary(text.as_bytes().to_vec().into())).unwrap();
+    }
+
+    /// Its window has another size.
+    pub(crate) fn resize(&mut self, columns: u16, rows: u16) {
+        if self.protocol.as_deref() == Some("tty") {
+            self.terminal.resize(Size::new(rows, columns));
+        }
+        self.say(&format!("1{}", json!({"columns": columns, "rows": rows})));
     }
 
     /// The other side may hang up in the middle.

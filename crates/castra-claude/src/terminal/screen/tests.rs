@@ -109,3 +109,26 @@ fn a_conversation_about_a_first_run_is_none() {
     assert_eq!(of(page), Screen::FirstRun(FirstRun::Trust));
     assert_eq!(of(&format!("{page}\n----\n❯\n----\n  ? for shortcuts")), prompt(""));
 }
+
+/// Rows as 2.1.329 and 2.1.197 draw them.
+#[test]
+fn a_hint_is_dim_and_a_text_is_not() {
+    let said = "\u{1b}[0;38;5;246;48;5;237m❯ \u{1b}[0;38;5;231;48;5;237moverloaded\u{1b}[m\n";
+    for (row, hint) in [
+        ("❯\u{a0}\u{1b}[0;7mR\u{1b}[0;2mesend your message to try again\u{1b}[m", true),
+        ("\u{1b}[0;38;5;2m❯\u{1b}[m\u{a0}\u{1b}[0;7;2mR\u{1b}[0;2mesend\u{1b}[22m \u{1b}[m", true),
+        ("❯\u{a0}hi\u{1b}[0;7m \u{1b}[m", false),
+        ("❯\u{a0}\u{1b}[0;7mh\u{1b}[mi", false),
+        ("❯\u{a0}\u{1b}[0;7mh\u{1b}[0;38;5;2mi", false),
+        ("❯\u{a0}\u{1b}[0;2mdim\u{1b}[m and not", false),
+        ("❯\u{a0}\u{1b}[0;7m \u{1b}[m", false),
+        ("❯\u{a0}", false),
+    ] {
+        assert_eq!(
+            is_hint(&format!("{said}{RULE}\n{row}\n{RULE}\n  \u{1b}[0;2m? for shortcuts")),
+            hint,
+            "{row:?}"
+        );
+    }
+    assert!(!is_hint("\u{1b}[0;2mnothing is asked"));
+}

@@ -26,7 +26,7 @@ use castra_claude::input;
 use castra_claude::line::{RecordIn, StreamIn};
 use castra_claude::tail::{Source, Tail, Told};
 use castra_claude::terminal::answer::is_unknown_screen;
-use castra_claude::terminal::screen::Screen;
+use castra_claude::terminal::screen::{Screen, is_hint};
 use castra_claude::terminal::signal::{State, Status};
 use castra_proto::permission::{PermissionAnswer, PermissionRequest};
 use castra_proto::shim::{How, Note, Stream, TailRule, Which};
@@ -121,10 +121,6 @@ impl Tty {
         }
     }
 
-    fn is_quiet(&self, since: Instant) -> bool {
-        self.heard.max(since).elapsed() >= QUIET
-    }
-
     fn is_waiting(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.status == Some(Status::Waiting))
     }
@@ -177,8 +173,17 @@ impl Actor<'_> {
         Ok(from.min(self.screen_begin().await))
     }
 
+    /// What claude shows; a hint in the composer is no text.
     fn look(&self) -> Screen {
-        self.hub.screen.look()
+        let mut screen = self.hub.screen.look();
+        if let Screen::Prompt(composer) | Screen::Busy(composer) = &mut screen
+            && !composer.text.is_empty()
+            && !composer.text.contains('\n')
+            && self.hub.screen.with(|terminal| is_hint(&terminal.screen_ansi())) == Some(true)
+        {
+            composer.text.clear();
+        }
+        screen
     }
 
     /// A record of a run on a terminal. `replayed`: its events are committed already.

@@ -82,12 +82,8 @@ impl Actor<'_> {
                 return Ok(());
             }
         };
-        // A command needs the prompt; a mode can be changed in a turn as well.
-        let fits = match (self.look(), &to) {
-            (Screen::Prompt(composer), _) => composer.text.is_empty(),
-            (Screen::Busy(_), To::Mode(_)) => true,
-            _ => false,
-        };
+        // Not in a turn: a dialog may come at any time, and Shift+Tab in it may allow an edit.
+        let fits = matches!(self.look(), Screen::Prompt(composer) if composer.text.is_empty());
         let Some(tty) = &mut self.tty else { return Ok(()) };
         if !fits || tty.is_occupied() {
             return Ok(());
@@ -122,12 +118,12 @@ impl Actor<'_> {
                 tty.switching = None;
                 self.answer_control(id, Ok(json!({"mode": to})));
             }
-            (To::Mode(to), Screen::Prompt(_) | Screen::Busy(_)) if *presses >= PRESSES && quiet => {
+            (To::Mode(to), Screen::Prompt(_)) if *presses >= PRESSES && quiet => {
                 let error = format!("this terminal has no way to {:?}", to.as_str());
                 tty.switching = None;
                 self.answer_control(id, Err(error));
             }
-            (To::Mode(_), Screen::Prompt(_) | Screen::Busy(_)) if *presses == 0 || quiet => {
+            (To::Mode(_), Screen::Prompt(_)) if *presses == 0 || quiet => {
                 *presses += 1;
                 *since = Instant::now();
                 self.write(Uuid::new_v4(), SHIFT_TAB).await?;

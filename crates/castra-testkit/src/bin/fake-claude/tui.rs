@@ -36,7 +36,6 @@ pub(crate) struct Tui {
     version: String,
     typed: Option<File>,
     fault: String,
-    cols: usize,
     history: Vec<String>,
     composer: String,
     /// The newest record of the transcript.
@@ -51,9 +50,8 @@ fn millis() -> u128 {
 }
 
 /// The terminal passes every byte on, and changes none.
-fn stty(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("stty").args(arguments).stdin(Stdio::inherit()).output().ok()?;
-    String::from_utf8(output.stdout).ok()
+fn raw() {
+    let _ = Command::new("stty").args(["raw", "-echo"]).stdin(Stdio::inherit()).status();
 }
 
 fn say(text: &str) {
@@ -66,8 +64,7 @@ impl Tui {
     pub(crate) fn new(session: String, version: String, fault: &str) -> Self {
         let home = PathBuf::from(std::env::var_os("CLAUDE_CONFIG_DIR").unwrap_or_default());
         let typed = OpenOptions::new().create(true).append(true).open(home.join("typed")).ok();
-        stty(&["raw", "-echo"]);
-        let cols = stty(&["size"]).and_then(|size| size.trim().split(' ').nth(1)?.parse().ok()).unwrap_or(80);
+        raw();
         let transcript = transcript(&session);
         Self {
             home,
@@ -76,7 +73,6 @@ impl Tui {
             version,
             typed,
             fault: fault.to_owned(),
-            cols,
             history: vec!["fake-claude".to_owned()],
             composer: String::new(),
             leaf: None,
@@ -189,7 +185,8 @@ impl Tui {
     }
 
     fn draw(&self, title: &str) {
-        let rule = "\u{2500}".repeat(self.cols);
+        let window = rustix::termios::tcgetwinsize(std::io::stdout());
+        let rule = "\u{2500}".repeat(window.map_or(80, |window| window.ws_col.into()));
         let recent = self.history.iter().rev().take(10).rev();
         let history: String = recent.map(|line| format!("{line}\r\n")).collect();
         let composer = self.composer.replace('\n', "\r\n  ");
