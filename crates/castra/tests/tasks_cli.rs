@@ -86,6 +86,12 @@ fn a_task_runs_to_its_result_and_its_deliverable_is_fetched() {
         assert_eq!(get(&["--version", "2", "-o", "-"]).code, 1);
 
         world.cli(["task", "rm", "report"]).ok();
+        let run = world
+            .castra(["task", "run", "--demo", "--set", "what=bridges"])
+            .arg(example("report.yaml"))
+            .run();
+        assert_eq!(run.clone().ok(), "the report about bridges is written\n", "{cli}: {run:#?}");
+        world.cli(["task", "rm", "report"]).ok();
         assert_eq!(world.cli(["task", "list", "-a", "-q"]).ok(), "", "{cli}");
     });
 }
@@ -125,7 +131,13 @@ fn a_task_that_gives_up_is_exit_1_with_its_reason() {
     in_each_world(|cli, world| {
         let run = world.castra(["task", "run", "--demo"]).arg(example("failing.yaml")).run();
         assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{cli}: {run:#?}");
-        says(&run, &["error: the task failed: there is nothing to summarise: ", "castra task retry"]);
+        says(
+            &run,
+            &[
+                "error: the task failed: there is nothing to summarise: the file is not there\n",
+                "castra task retry",
+            ],
+        );
         let task = show(world, "failing");
         assert_eq!(
             (&task["state"], &task["reason"]["code"]),
