@@ -111,7 +111,7 @@ fn tasks_over_http() {
     };
     let id = task.id.to_string();
     for query in ["?all", "?state=done", "?state=failed,done", "?all&label=kind%3Da%3Db&limit=1"] {
-        assert_eq!(listed(query), [id.clone()], "{query}");
+        assert_eq!(listed(query), std::slice::from_ref(&id), "{query}");
     }
     for query in ["", "?state=failed", "?all&label=kind%3Dc"] {
         assert_eq!(listed(query), Vec::<String>::new(), "{query}");
