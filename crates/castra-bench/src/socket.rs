@@ -1,9 +1,8 @@
 //! A viewer of a terminal: a WebSocket of subprotocol `tty`, by hand, since the other end is what is measured.
 
-use crate::wire::Door;
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -19,18 +18,17 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Sits down, at a window of 200 x 50.
-    pub(crate) fn take(door: &Door, session: &str) -> Result<Self> {
-        let mut socket = TcpStream::connect(door.addr)?;
+    /// Sits down, at a window of 200 x 50. `more` are lines of the request's head.
+    pub(crate) fn take(addr: SocketAddr, path: &str, more: &str) -> Result<Self> {
+        let mut socket = TcpStream::connect(addr)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         // Any 16 bytes: nobody stands between who could mistake the answer.
         write!(
             socket,
-            "GET /api/v1/sessions/{session}/terminal/ws HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
-             connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-             sec-websocket-key: Y2FzdHJhY2FzdHJhMTIzNA==\r\nsec-websocket-protocol: tty\r\n\r\n",
-            door.addr, door.token
+            "GET {path} HTTP/1.1\r\nhost: {addr}\r\n{more}connection: Upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: Y2FzdHJhY2FzdHJhMTIzNA==\r\n\
+             sec-websocket-protocol: tty\r\n\r\n"
         )?;
         let mut stream = BufReader::with_capacity(1 << 17, socket);
         let (mut line, mut first) = (String::new(), String::new());

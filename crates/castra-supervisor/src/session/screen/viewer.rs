@@ -69,7 +69,7 @@ impl View {
     }
 
     fn paint(&mut self) -> Next {
-        let model = self.screen.model();
+        let model = self.screen.drawn();
         let mut table = self.screen.table();
         let (pushed, over) = (table.pushed, table.phase == Phase::Over);
         let Some(viewer) = table.viewers.get_mut(&self.id) else { return Next::Over };
@@ -116,6 +116,11 @@ impl View {
         self.screen
             .with(|terminal| (terminal.title().to_owned(), terminal.size()))
             .unwrap_or((String::new(), DEFAULT_SIZE))
+    }
+
+    /// Whether others look at this terminal too.
+    pub fn is_shared(&self) -> bool {
+        self.screen.table().viewers.len() > 1
     }
 
     /// Returns when there may be something new after [`View::next`] had nothing more. Cancel safe.
