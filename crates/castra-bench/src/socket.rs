@@ -6,9 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(180);
-/// RFC 6455 §5.2: binary, final; close.
+/// RFC 6455 §5.2: binary, close, ping, pong; each final.
 const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
 
 pub(crate) struct Seat {
     stream: BufReader<TcpStream>,
@@ -51,9 +53,13 @@ impl Seat {
 
     /// A message; masked with zeros, as a client must and nothing demands more.
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<()> {
+        self.put(BINARY, message)
+    }
+
+    fn put(&mut self, kind: u8, message: &[u8]) -> Result<()> {
         let short =
             u8::try_from(message.len()).ok().filter(|length| *length < 126).context("a short message")?;
-        let frame = [&[BINARY, 0x80 | short, 0, 0, 0, 0], message].concat();
+        let frame = [&[kind, 0x80 | short, 0, 0, 0, 0], message].concat();
         self.stream.get_mut().write_all(&frame)?;
         Ok(())
     }
@@ -81,6 +87,10 @@ impl Seat {
         self.frame.resize(usize::try_from(length)?, 0);
         self.stream.read_exact(&mut self.frame)?;
         self.received += 2 + more + length;
+        if head[0] == PING {
+            let said = std::mem::take(&mut self.frame);
+            self.put(PONG, &said)?;
+        }
         match (head[0], self.frame.split_first()) {
             (BINARY, Some((b'0', output))) => Ok(output),
             (CLOSE, _) => bail!("the daemon closed the socket: {:?}", self.frame),

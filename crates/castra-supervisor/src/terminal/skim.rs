@@ -102,7 +102,8 @@ impl Terminal {
         if keep == 0 || self.insert || self.skim.drawings[usize::from(self.skim.second)] {
             return (0, 0);
         }
-        let Some(pen) = self.screens.screen().line(keep).and_then(|row| Some(*row.cells().first()?.pen())) else {
+        let Some(pen) = self.screens.screen().line(keep).and_then(|row| Some(*row.cells().first()?.pen()))
+        else {
             return (0, 0);
         };
         let tabs = self.tabs(cols);
@@ -110,7 +111,8 @@ impl Terminal {
         // Scrolling the screen out costs as much as the lines that it has.
         if ends.len() > 3 * keep && !paint::is_visible(&pen) {
             ends.truncate(ends.len() - keep);
-            let (done, pen, lines) = self.written(&text[..ends.last().copied().unwrap_or(0)], pen, cols, &tabs);
+            let (done, pen, lines) =
+                self.written(&text[..ends.last().copied().unwrap_or(0)], pen, cols, &tabs);
             self.skim.tabs = Some(tabs);
             if lines.len() > 2 * keep {
                 self.pass(pen, lines, keep);
@@ -124,7 +126,13 @@ impl Terminal {
 
     /// The lines as the history has them, up to one that leaves something to be seen behind its end; how long they
     /// are, and the pen that holds then.
-    fn written(&mut self, text: &str, mut pen: Pen, cols: usize, tabs: &[usize]) -> (usize, Pen, Vec<String>) {
+    fn written(
+        &mut self,
+        text: &str,
+        mut pen: Pen,
+        cols: usize,
+        tabs: &[usize],
+    ) -> (usize, Pen, Vec<String>) {
         let (mut lines, mut open, mut col, mut at) = (Vec::new(), Open::default(), 0, 0);
         let mut done = (0, pen);
         while let Some((token, len)) = token(&text[at..]) {
@@ -245,7 +253,15 @@ mod tests {
     /// All that the two ways could make different, to the byte.
     fn facts(t: &Terminal) -> impl PartialEq + std::fmt::Debug + use<> {
         let history = (t.history.lines().map(str::to_owned).collect::<Vec<_>>(), t.history.open(&t.clusters));
-        (history, t.screens.dump(), t.screen_ansi(), t.cursor(), t.last, t.skim.stand_ins, t.title().to_owned())
+        (
+            history,
+            t.screens.dump(),
+            t.screen_ansi(),
+            t.cursor(),
+            t.last,
+            t.skim.stand_ins,
+            t.title().to_owned(),
+        )
     }
 
     /// In one piece, and so that nothing can be passed over; how many rows the second drew that the first did not.
@@ -284,12 +300,58 @@ mod tests {
         let flood = "line\t\x1b[31mred\x1b[m\r\n".repeat(40);
         // Before a flood, in the middle of it, and behind it.
         for odd in [
-            "\x1b[?1049h", "\x1b[?1049l", "\x1b[1;2r", "\x1b[2;3r", "\x1b[r", "\x1b[4h", "\x1b[4l", "\x1b[20h", "\x1b(0",
-            "\x1b(B", "\x1b)0\x0e", "\x0f", "\x1b[44m", "\x1b[7m", "\x1b[?7l", "\x1b[?6h", "\x1b[3g", "\x1b[3G\x1bH\r",
-            "\x1b[2J", "\x1b[3J", "\x1b[2A", "\x1b[1;1H", "\x1bc", "\x1b[!p", "\x1b7", "\x1b8", "\x1b[5b", "too long for a row",
-            "e\u{301}", "\u{1f468}\u{200d}\u{1f469}", "\x1b]0;title\x07", "\x1b[", "\x1b[3", "\x1b", "\r", "\n", "\x08", "\x0b",
-            "\x1bM", "\x1bD", "\x1bE", "\u{7f}", "\u{9b}31m", "\u{100000}", "\x1b[41m\x1b[K\x1b[m", "1234567890", "123456789\t",
-            "1234567890\t", "界界界界界", "x界界界界界", "\x1b[?2026h", "\x1b[1;2;3;4;5;6;7;8;9;10;11;12;13;14;15;16;17;18;19;20;21;22;23;24;25m",
+            "\x1b[?1049h",
+            "\x1b[?1049l",
+            "\x1b[1;2r",
+            "\x1b[2;3r",
+            "\x1b[r",
+            "\x1b[4h",
+            "\x1b[4l",
+            "\x1b[20h",
+            "\x1b(0",
+            "\x1b(B",
+            "\x1b)0\x0e",
+            "\x0f",
+            "\x1b[44m",
+            "\x1b[7m",
+            "\x1b[?7l",
+            "\x1b[?6h",
+            "\x1b[3g",
+            "\x1b[3G\x1bH\r",
+            "\x1b[2J",
+            "\x1b[3J",
+            "\x1b[2A",
+            "\x1b[1;1H",
+            "\x1bc",
+            "\x1b[!p",
+            "\x1b7",
+            "\x1b8",
+            "\x1b[5b",
+            "too long for a row",
+            "e\u{301}",
+            "\u{1f468}\u{200d}\u{1f469}",
+            "\x1b]0;title\x07",
+            "\x1b[",
+            "\x1b[3",
+            "\x1b",
+            "\r",
+            "\n",
+            "\x08",
+            "\x0b",
+            "\x1bM",
+            "\x1bD",
+            "\x1bE",
+            "\u{7f}",
+            "\u{9b}31m",
+            "\u{100000}",
+            "\x1b[41m\x1b[K\x1b[m",
+            "1234567890",
+            "123456789\t",
+            "1234567890\t",
+            "界界界界界",
+            "x界界界界界",
+            "\x1b[?2026h",
+            "\x1b[1;2;3;4;5;6;7;8;9;10;11;12;13;14;15;16;17;18;19;20;21;22;23;24;25m",
         ] {
             let parts = [
                 format!("{odd}{flood}{odd}\r\n{flood}"),
