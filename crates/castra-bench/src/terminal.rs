@@ -22,6 +22,9 @@ const ROUNDS: usize = 5;
 const KEYS: usize = 2000;
 /// For which nothing happens.
 const IDLE: Duration = Duration::from_secs(10);
+/// The keys with which flood-claude begins one: lines that scroll by, screens that are drawn over.
+const SCROLLED: char = 'F';
+const DRAWN: char = 'R';
 /// What flood-claude says behind a flood.
 const OVER: &[u8] = b"that was all";
 
@@ -139,8 +142,12 @@ fn until(screen: &mut dyn Screen, needle: &[u8]) -> Result<u64> {
 
 /// Seconds of a flood, and the bytes that came of it.
 fn flood(screen: &mut dyn Screen) -> Result<(f64, u64)> {
+    pour(screen, SCROLLED)
+}
+
+fn pour(screen: &mut dyn Screen, kind: char) -> Result<(f64, u64)> {
     let began = Instant::now();
-    screen.keys(&format!("F{FLOOD}\r"))?;
+    screen.keys(&format!("{kind}{FLOOD}\r"))?;
     let came = until(screen, OVER)?;
     Ok((began.elapsed().as_secs_f64(), came))
 }
@@ -149,7 +156,7 @@ fn floods(seat: &mut Seat, bare: &mut Bare, mut ttyd: Option<&mut Seat>, rig: &R
     progress("terminal: floods");
     let pids = rig.castras();
     let (mut ratios, mut rates, mut shares) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut against, mut theirs, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut against, mut theirs, mut cpu, mut drawn) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (floor, all) = flood(bare)?;
         let used = proc::all(&pids, proc::cpu_us);
@@ -163,12 +170,20 @@ fn floods(seat: &mut Seat, bare: &mut Bare, mut ttyd: Option<&mut Seat>, rig: &R
             against.push(other / took);
             theirs.push(floor / other);
         }
+        let (floor, _) = pour(bare, DRAWN)?;
+        drawn.push(floor / pour(seat, DRAWN)?.0);
     }
     let mut rows = vec![
         fact("terminal", "a flood on a bare PTY", median(&rates), "MB/s"),
         at_least("terminal", "the same through the WebSocket", median(&ratios), 0.9, "x", "≥ 0.9 x"),
         fact("terminal", "of it sent to the viewer, the rest as fresh screens", median(&shares), "x"),
         fact("terminal", "CPU of daemon, shim and guard for each MB", median(&cpu), "ms"),
+        fact(
+            "terminal",
+            "a flood of screens drawn over each other, WebSocket / bare PTY",
+            median(&drawn),
+            "x",
+        ),
     ];
     if ttyd.is_some() {
         rows.push(fact("terminal", "the same flood through ttyd 1.7.7", median(&theirs), "x"));

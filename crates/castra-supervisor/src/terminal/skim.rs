@@ -247,8 +247,7 @@ impl Pens {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Scrollback, Size, Terminal};
-    use super::*;
+    use crate::terminal::{Scrollback, Size, Terminal};
 
     /// All that the two ways could make different, to the byte.
     fn facts(t: &Terminal) -> impl PartialEq + std::fmt::Debug + use<> {
