@@ -57,7 +57,8 @@ async fn status<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, host: &str, he
 async fn the_kernel_looks_after_who_comes_over_tcp() {
     let listener = bind_tcp("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let (_client, accepted) = tokio::join!(TcpStream::connect(addr), Port { listener }.accept());
+    let port = Port { listener };
+    let (_client, accepted) = tokio::join!(TcpStream::connect(addr), port.accept());
     let (stream, _) = accepted.unwrap();
     let noticed = sockopt::tcp_keepidle(&stream).unwrap()
         + sockopt::tcp_keepintvl(&stream).unwrap() * sockopt::tcp_keepcnt(&stream).unwrap();
