@@ -2,6 +2,7 @@
 
 use crate::report::{Row, at_least, at_most, fact, median, progress};
 use crate::rig::Programs;
+use crate::venv::Venv;
 use anyhow::{Context as _, Result, bail};
 use bytes::{Bytes, BytesMut};
 use castra_claude::decode::Decoder;
@@ -105,26 +106,13 @@ fn cost(command: &mut Command, events: usize) -> Result<Cost> {
     Ok(cost)
 }
 
-/// The SDK in a venv under target/, installed on the first run.
+/// A Python that has the SDK.
 fn python() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let target = own.ancestors().nth(2).context("a target folder")?;
-    let venv = target.join("venv");
-    let python = venv.join("bin/python");
-    let has = |python: &Path| {
-        let check =
-            Command::new(python).args(["-c", "import claude_agent_sdk"]).stderr(Stdio::null()).status();
-        check.is_ok_and(|status| status.success())
-    };
-    if !has(&python) {
-        progress(&format!("installing {SDK} into {}", venv.display()));
-        let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status()?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SDK];
-        if !made.success() || !Command::new(&python).args(pip).status()?.success() {
-            bail!("{SDK} cannot be installed");
-        }
+    let venv = Venv::find()?;
+    if venv.says("import claude_agent_sdk").is_none() {
+        venv.install(SDK, &[])?;
     }
-    Ok(python)
+    Ok(venv.python())
 }
 
 /// One subject, in a process of its own. Prints its cost.

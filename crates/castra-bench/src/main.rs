@@ -13,7 +13,9 @@ mod report;
 mod rig;
 mod socket;
 mod terminal;
+mod ttyd;
 mod turn;
+mod venv;
 mod wire;
 
 use anyhow::Result;

@@ -12,6 +12,8 @@ const SESSIONS: usize = 200;
 /// How long nothing is done while castra's CPU is watched: three of the rarest look that a shim takes by itself
 /// (20 s), or all of them could fall outside.
 const IDLE: Duration = Duration::from_secs(60);
+/// After its last word every session says once that it is idle, `idle_after_s` (60 s) later: an event, committed as any.
+const SAID: Duration = Duration::from_secs(65);
 /// After the last turn, before memory is read: caches of the moment are let go.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -49,10 +51,13 @@ pub(crate) fn run(programs: &Programs) -> Result<Vec<Row>> {
     rows.push(fact("memory", format!("daemon with {SESSIONS} sessions"), many, "MB"));
     rows.push(at_most("memory", "each idle session more", each, 100.0, "kB", "≤ 100 kB"));
 
-    progress(&format!("memory: {} s of nothing", IDLE.as_secs()));
+    progress(&format!("memory: {} s of nothing", (SAID + IDLE).as_secs()));
     let pids = rig.castras();
+    let before = threads_ns(&pids);
+    std::thread::sleep(SAID);
     let used = threads_ns(&pids);
     std::thread::sleep(IDLE);
+    let said = ran_us(&before, &used) / 1e3 / SESSIONS as f64;
     let idle = ran_us(&used, &threads_ns(&pids)) / IDLE.as_secs_f64() / 1e4;
     let many_threads = status(rig.daemon_pid(), "Threads")?;
     rows.push(at_most(
@@ -63,6 +68,7 @@ pub(crate) fn run(programs: &Programs) -> Result<Vec<Row>> {
         "",
         "none for a session",
     ));
+    rows.push(fact("memory", "a session's one event that it is idle, and 65 s, CPU", said, "ms"));
     rows.push(at_most(
         "memory",
         format!("idle CPU, daemon with {SESSIONS} shims and guards"),

@@ -1,15 +1,16 @@
 //! A viewer of a terminal: a WebSocket of subprotocol `tty`, by hand, since the other end is what is measured.
 
-use crate::wire::Door;
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(180);
-/// RFC 6455 §5.2: binary, final; close.
+/// RFC 6455 §5.2: binary, close, ping, pong; each final.
 const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
 
 pub(crate) struct Seat {
     stream: BufReader<TcpStream>,
@@ -19,18 +20,17 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Sits down, at a window of 200 x 50.
-    pub(crate) fn take(door: &Door, session: &str) -> Result<Self> {
-        let mut socket = TcpStream::connect(door.addr)?;
+    /// Sits down, at a window of 200 x 50. `more` are lines of the request's head.
+    pub(crate) fn take(addr: SocketAddr, path: &str, more: &str) -> Result<Self> {
+        let mut socket = TcpStream::connect(addr)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         // Any 16 bytes: nobody stands between who could mistake the answer.
         write!(
             socket,
-            "GET /api/v1/sessions/{session}/terminal/ws HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
-             connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-             sec-websocket-key: Y2FzdHJhY2FzdHJhMTIzNA==\r\nsec-websocket-protocol: tty\r\n\r\n",
-            door.addr, door.token
+            "GET {path} HTTP/1.1\r\nhost: {addr}\r\n{more}connection: Upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: Y2FzdHJhY2FzdHJhMTIzNA==\r\n\
+             sec-websocket-protocol: tty\r\n\r\n"
         )?;
         let mut stream = BufReader::with_capacity(1 << 17, socket);
         let (mut line, mut first) = (String::new(), String::new());
@@ -53,9 +53,13 @@ impl Seat {
 
     /// A message; masked with zeros, as a client must and nothing demands more.
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<()> {
+        self.put(BINARY, message)
+    }
+
+    fn put(&mut self, kind: u8, message: &[u8]) -> Result<()> {
         let short =
             u8::try_from(message.len()).ok().filter(|length| *length < 126).context("a short message")?;
-        let frame = [&[BINARY, 0x80 | short, 0, 0, 0, 0], message].concat();
+        let frame = [&[kind, 0x80 | short, 0, 0, 0, 0], message].concat();
         self.stream.get_mut().write_all(&frame)?;
         Ok(())
     }
@@ -83,6 +87,10 @@ impl Seat {
         self.frame.resize(usize::try_from(length)?, 0);
         self.stream.read_exact(&mut self.frame)?;
         self.received += 2 + more + length;
+        if head[0] == PING {
+            let said = std::mem::take(&mut self.frame);
+            self.put(PONG, &said)?;
+        }
         match (head[0], self.frame.split_first()) {
             (BINARY, Some((b'0', output))) => Ok(output),
             (CLOSE, _) => bail!("the daemon closed the socket: {:?}", self.frame),

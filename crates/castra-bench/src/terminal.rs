@@ -1,10 +1,11 @@
-//! Terminals: a flood through the WebSocket beside the same program on a bare PTY, a key and its echo, a viewer that
-//! stalls, a session at which nothing happens.
+//! Terminals: a flood through the WebSocket beside the same program on a bare PTY and behind ttyd, a key and its echo,
+//! a viewer that stalls, a session at which nothing happens.
 
 use crate::proc;
-use crate::report::{Row, at_least, at_most, fact, median, progress, quantile};
+use crate::report::{Row, at_least, at_most, fact, median, progress, quantile, row};
 use crate::rig::{Programs, Rig};
 use crate::socket::Seat;
+use crate::ttyd::{self, Ttyd};
 use anyhow::{Context as _, Result, bail};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -21,6 +22,9 @@ const ROUNDS: usize = 5;
 const KEYS: usize = 2000;
 /// For which nothing happens.
 const IDLE: Duration = Duration::from_secs(10);
+/// The keys with which flood-claude begins one: lines that scroll by, screens that are drawn over.
+const SCROLLED: char = 'F';
+const DRAWN: char = 'R';
 /// What flood-claude says behind a flood.
 const OVER: &[u8] = b"that was all";
 
@@ -29,14 +33,35 @@ pub(crate) fn run(programs: &Programs) -> Result<Vec<Row>> {
     let rig = Rig::up(&world);
     let session = rig.daemon.session(json!({"mode": "terminal", "sandbox": "off"}));
     session.wait_idle();
-    let mut seat = Seat::take(&rig.door, &session.id)?;
+    let mut seat = sit_down(&rig, &session.id)?;
     let mut bare = Bare::start(&programs.flood)?;
-    let mut rows = floods(&mut seat, &mut bare)?;
-    rows.extend(echoes(&mut seat, &mut bare)?);
+    let (mut rows, ttyd) = match beside(&programs.flood) {
+        Ok(ttyd) => (Vec::new(), Some(ttyd)),
+        Err(error) => {
+            progress(&format!("  ttyd: {error:#}"));
+            (vec![row("terminal", "castra / ttyd", "ttyd cannot be had here".into(), "", None)], None)
+        }
+    };
+    let (ttyd, mut other) = ttyd.unzip();
+    rows.extend(floods(&mut seat, &mut bare, other.as_mut(), &rig)?);
+    rows.extend(echoes(&mut seat, &mut bare, other.as_mut())?);
+    drop((other, ttyd));
     rows.extend(idle(&mut seat, &rig)?);
     rows.extend(stall(seat, &rig, &session.id)?);
     session.act("stop");
     Ok(rows)
+}
+
+fn sit_down(rig: &Rig<'_>, session: &str) -> Result<Seat> {
+    let path = format!("/api/v1/sessions/{session}/terminal/ws");
+    Seat::take(rig.door.addr, &path, &format!("authorization: Bearer {}\r\n", rig.door.token))
+}
+
+/// The same program behind ttyd, and a seat at it.
+fn beside(program: &Path) -> Result<(Ttyd, Seat)> {
+    let ttyd = Ttyd::start(program)?;
+    let seat = Seat::take(ttyd.addr, ttyd::PATH, "")?;
+    Ok((ttyd, seat))
 }
 
 /// The program on a PTY of its own, with nobody between.
@@ -117,27 +142,54 @@ fn until(screen: &mut dyn Screen, needle: &[u8]) -> Result<u64> {
 
 /// Seconds of a flood, and the bytes that came of it.
 fn flood(screen: &mut dyn Screen) -> Result<(f64, u64)> {
+    pour(screen, SCROLLED)
+}
+
+fn pour(screen: &mut dyn Screen, kind: char) -> Result<(f64, u64)> {
     let began = Instant::now();
-    screen.keys(&format!("F{FLOOD}\r"))?;
+    screen.keys(&format!("{kind}{FLOOD}\r"))?;
     let came = until(screen, OVER)?;
     Ok((began.elapsed().as_secs_f64(), came))
 }
 
-fn floods(seat: &mut Seat, bare: &mut Bare) -> Result<Vec<Row>> {
+fn floods(seat: &mut Seat, bare: &mut Bare, mut ttyd: Option<&mut Seat>, rig: &Rig<'_>) -> Result<Vec<Row>> {
     progress("terminal: floods");
+    let pids = rig.castras();
     let (mut ratios, mut rates, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut against, mut theirs, mut cpu, mut drawn) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (floor, all) = flood(bare)?;
+        let used = proc::all(&pids, proc::cpu_us);
         let (took, came) = flood(seat)?;
+        cpu.push((proc::all(&pids, proc::cpu_us) - used) / 1e3 / (FLOOD as f64 / 1e6));
         ratios.push(floor / took);
         rates.push(FLOOD as f64 / 1e6 / floor);
         shares.push(came as f64 / all as f64);
+        if let Some(ttyd) = &mut ttyd {
+            let (other, _) = flood(*ttyd)?;
+            against.push(other / took);
+            theirs.push(floor / other);
+        }
+        let (floor, _) = pour(bare, DRAWN)?;
+        drawn.push(floor / pour(seat, DRAWN)?.0);
     }
-    Ok(vec![
+    let mut rows = vec![
         fact("terminal", "a flood on a bare PTY", median(&rates), "MB/s"),
         at_least("terminal", "the same through the WebSocket", median(&ratios), 0.9, "x", "≥ 0.9 x"),
         fact("terminal", "of it sent to the viewer, the rest as fresh screens", median(&shares), "x"),
-    ])
+        fact("terminal", "CPU of daemon, shim and guard for each MB", median(&cpu), "ms"),
+        fact(
+            "terminal",
+            "a flood of screens drawn over each other, WebSocket / bare PTY",
+            median(&drawn),
+            "x",
+        ),
+    ];
+    if ttyd.is_some() {
+        rows.push(fact("terminal", "the same flood through ttyd 1.7.7", median(&theirs), "x"));
+        rows.push(at_least("terminal", "a flood, castra / ttyd", median(&against), 0.9, "x", "≥ 0.9 x"));
+    }
+    Ok(rows)
 }
 
 fn echo(screen: &mut dyn Screen) -> Result<Vec<f64>> {
@@ -152,15 +204,21 @@ fn echo(screen: &mut dyn Screen) -> Result<Vec<f64>> {
     Ok(took)
 }
 
-fn echoes(seat: &mut Seat, bare: &mut Bare) -> Result<Vec<Row>> {
+fn echoes(seat: &mut Seat, bare: &mut Bare, ttyd: Option<&mut Seat>) -> Result<Vec<Row>> {
     progress("terminal: keys");
     let floor = echo(bare)?;
     let took = echo(seat)?;
-    Ok(vec![
+    let mut rows = vec![
         fact("terminal", "a key and its echo on a bare PTY, p50", median(&floor), "ms"),
         at_most("terminal", "the same through the WebSocket, p50", median(&took), 0.3, "ms", "< 0.3 ms"),
         fact("terminal", "p99", quantile(&took, 0.99), "ms"),
-    ])
+    ];
+    if let Some(ttyd) = ttyd {
+        let other = echo(ttyd)?;
+        rows.push(fact("terminal", "a key and its echo through ttyd, p50", median(&other), "ms"));
+        rows.push(fact("terminal", "a key's echo, castra / ttyd, p50", median(&took) / median(&other), "x"));
+    }
+    Ok(rows)
 }
 
 fn idle(seat: &mut Seat, rig: &Rig<'_>) -> Result<Vec<Row>> {
@@ -198,7 +256,7 @@ fn stall(mut seat: Seat, rig: &Rig<'_>, session: &str) -> Result<Vec<Row>> {
     // Pages that a first flood touches are no viewer's.
     peak(&mut seat)?;
     let without = peak(&mut seat)?;
-    let stalled = Seat::take(&rig.door, session)?;
+    let stalled = sit_down(rig, session)?;
     let with = peak(&mut seat)?;
     drop(stalled);
     Ok(vec![at_most(

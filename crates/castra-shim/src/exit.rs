@@ -146,7 +146,7 @@ impl Shim {
             return;
         }
         self.timers.memory = Some((limit, now + MEMORY_EVERY));
-        let pages: u64 = procs::descendants(self.own.pid).iter().map(|s| s.rss_pages).sum();
+        let pages: u64 = procs::glance(self.own.pid).iter().map(|s| s.rss_pages).sum();
         let bytes = pages * self.page;
         if bytes > limit {
             self.note(Note::MemoryLimit { bytes, limit });

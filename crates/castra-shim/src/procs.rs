@@ -95,6 +95,34 @@ pub(crate) fn descendants(root: i32) -> Vec<Stat> {
     found
 }
 
+/// Everything below `root` by the kernel's own lists of children (`CONFIG_PROC_CHILDREN`), which costs what the tree has
+/// and not what the machine has; by [`descendants`] where there are none. One that ends or is handed on meanwhile may
+/// hide its neighbours (proc(5)): good for weighing a tree again and again, not for proving that it is empty.
+pub(crate) fn glance(root: i32) -> Vec<Stat> {
+    let Some(mut below) = children(root) else { return descendants(root) };
+    let mut at = 0;
+    while at < below.len() {
+        below.extend(children(below[at]).unwrap_or_default());
+        at += 1;
+    }
+    below.into_iter().filter_map(stat).collect()
+}
+
+/// None when the process is gone, or the kernel has no such lists.
+fn children(pid: i32) -> Option<Vec<i32>> {
+    let mut found = Vec::new();
+    // Of each thread: a child belongs to the one that forked it.
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        match fs::read_to_string(task.ok()?.path().join("children")) {
+            Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // A thread that has ended meanwhile; the process goes on without it.
+            Err(_) if fs::exists(format!("/proc/{pid}/task/{pid}/children")).unwrap_or(false) => (),
+            Err(_) => return None,
+        }
+    }
+    Some(found)
+}
+
 /// Signals exactly this process: the number is pinned by a pidfd before the start time is compared.
 pub(crate) fn signal(id: ProcessId, signo: i32) -> bool {
     let (Some(pid), Some(signal)) = (Pid::from_raw(id.pid), Signal::from_named_raw(signo)) else {
@@ -173,6 +201,35 @@ mod tests {
         }
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 (x) S"), None);
+    }
+
+    #[test]
+    fn a_glance_sees_the_children_of_every_thread_and_theirs() {
+        use std::io::{BufRead, BufReader, Write};
+        use std::process::{Command, Stdio};
+
+        // One that a thread has forked, with a child of its own.
+        let forked = std::thread::spawn(|| {
+            let mut shell = Command::new("/bin/sh")
+                .args(["-c", "cat & echo $!; read line; kill $!"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut line = String::new();
+            BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            (shell, line.trim().parse::<i32>().unwrap())
+        });
+        let (mut shell, grandchild) = forked.join().unwrap();
+        let child = shell.id() as i32;
+        let of = |found: Vec<Stat>| {
+            found.iter().any(|s| s.id.pid == child && s.ppid == own_id().pid)
+                && found.iter().any(|s| s.id.pid == grandchild && s.ppid == child)
+        };
+        assert!(of(glance(own_id().pid)) && of(descendants(own_id().pid)));
+        shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+        shell.wait().unwrap();
+        assert!(children(child).is_none() && glance(child).is_empty());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! shape and size of claude 2.1.197's (facts/performance.md §1); they are made once and written in large pieces.
 //! Refuses faults and oddities: those are fake-claude's.
 //!
-//! On a terminal it shows an empty composer, echoes keys, and for `F`, a number and Enter writes so many bytes.
+//! On a terminal it shows an empty composer, echoes keys, and for `F`, a number and Enter writes so many bytes: lines
+//! that scroll by; for `R` the same lines, but each screen full of them drawn over the one before.
 //! The prompt's first word decides: `deltas N`, `events N BYTES`, `line BYTES`; anything else is a plain turn.
 
 use serde_json::{Value, json};
@@ -58,6 +59,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Of the window.
+const ROWS: usize = 50;
+
 /// An empty composer as claude draws it at 200 columns.
 fn composer() -> String {
     let rule = "\u{2500}".repeat(200);
@@ -72,14 +76,20 @@ fn terminal() -> Option<()> {
     put(format!("\x1b[2J\x1b[H\x1b]0;\u{2733} flood\x07{}", composer()).as_bytes())?;
     // As a compiler or a test runner writes: some colour, lines of half a window.
     let line = format!("\x1b[32mok\x1b[0m {}\r\n", "words of a line ".repeat(6));
-    let piece = line.repeat((1 << 16) / line.len());
+    let lines = (1 << 16) / line.len();
+    let piece = line.repeat(lines);
+    let drawn = format!("\x1b[H{}", line.repeat(ROWS - 1)).repeat(lines / ROWS);
     let mut keys = std::io::stdin().lock().bytes();
     loop {
         let key = keys.next()?.ok()?;
-        if key != b'F' {
-            put(&[key])?;
-            continue;
-        }
+        let piece = match key {
+            b'F' => &piece,
+            b'R' => &drawn,
+            key => {
+                put(&[key])?;
+                continue;
+            }
+        };
         let mut left = 0_usize;
         while let Some(digit) = keys.next()?.ok().filter(u8::is_ascii_digit) {
             left = left.checked_mul(10)?.checked_add(usize::from(digit - b'0'))?;

@@ -298,6 +298,7 @@ impl<'a> Actor<'a> {
             }
         }
         self.quiet_bytes += bytes;
+        self.hub.screen.rest();
         if self.ending.is_some() {
             return Ok(());
         }

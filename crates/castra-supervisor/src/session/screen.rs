@@ -19,6 +19,12 @@ pub use viewer::View;
 const BEHIND: usize = 1 << 20;
 /// What was typed and not yet taken by the actor, in bytes.
 const TYPED: usize = 4 << 20;
+/// What the model has in front of it before it is drawn, in bytes. Of a flood most lines leave the screen within one
+/// such piece, and cost a tenth.
+const UNDRAWN: usize = 256 << 10;
+
+/// Of one record: no key's echo and no frame of claude's.
+const LARGE: usize = 16 << 10;
 
 /// What the actor is to do for those who sit at the terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +55,32 @@ struct Model {
     next: u64,
     /// Pieces that it was fed.
     fed: u64,
+    /// The end of what it was fed, which whoever looks at it draws first.
+    undrawn: Vec<u8>,
+}
+
+impl Model {
+    fn new(terminal: Terminal, run: RunId, next: u64, fed: u64) -> Self {
+        Self { terminal: Some(terminal), run: Some(run), next, fed, undrawn: Vec::new() }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        if bytes.len() > LARGE {
+            // A flood: more will come, and is not to be moved again and again.
+            self.undrawn.reserve(UNDRAWN + bytes.len() - self.undrawn.len());
+        }
+        self.undrawn.extend_from_slice(bytes);
+        if self.undrawn.len() >= UNDRAWN {
+            self.draw();
+        }
+    }
+
+    fn draw(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.feed(&self.undrawn);
+        }
+        self.undrawn.clear();
+    }
 }
 
 #[derive(Default)]
@@ -113,6 +145,13 @@ impl Screen {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// With all that it was fed drawn.
+    fn drawn(&self) -> MutexGuard<'_, Model> {
+        let mut model = self.model();
+        model.draw();
+        model
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,7 +167,7 @@ impl Screen {
         let mut model = self.model();
         let mut table = self.table();
         if let Some((terminal, next)) = from {
-            *model = Model { terminal: Some(terminal), run: Some(run), next, fed: model.fed };
+            *model = Model::new(terminal, run, next, model.fed);
             table.repaint();
         }
         table.phase = Phase::Live;
@@ -158,7 +197,7 @@ impl Screen {
     pub(crate) fn recall(&self, run: RunId, terminal: Terminal) {
         let mut model = self.model();
         if model.terminal.is_none() {
-            *model = Model { terminal: Some(terminal), run: Some(run), next: u64::MAX, fed: model.fed };
+            *model = Model::new(terminal, run, u64::MAX, model.fed);
             self.table().repaint();
         }
         drop(model);
@@ -183,9 +222,7 @@ impl Screen {
             let mut model = self.model();
             model.fed += 1;
             model.next = seq + 1;
-            if let Some(terminal) = &mut model.terminal {
-                terminal.feed(bytes);
-            }
+            model.feed(bytes);
         }
         // Who waits for a screen could not be painted one in between.
         for viewer in self.table().viewers.values().filter(|viewer| viewer.feed.is_screen_due()) {
@@ -193,9 +230,18 @@ impl Screen {
         }
     }
 
+    /// There is nothing more for now: what waits is drawn, and nothing is kept for it.
+    pub(crate) fn rest(&self) {
+        let mut model = self.model();
+        if !model.undrawn.is_empty() {
+            model.draw();
+            model.undrawn = Vec::new();
+        }
+    }
+
     /// The terminal has this size from record `seq` on.
     pub(crate) fn resized(&self, seq: u64, size: Size) {
-        let mut model = self.model();
+        let mut model = self.drawn();
         if model.next > seq {
             return;
         }
@@ -221,7 +267,7 @@ impl Screen {
     }
 
     pub(crate) fn with<T>(&self, read: impl FnOnce(&mut Terminal) -> T) -> Option<T> {
-        self.model().terminal.as_mut().map(read)
+        self.drawn().terminal.as_mut().map(read)
     }
 
     /// What claude shows.
@@ -231,7 +277,7 @@ impl Screen {
 
     /// The model as bytes, with the number of the first record that it lacks.
     pub(crate) fn checkpoint(&self) -> Option<Vec<u8>> {
-        let model = self.model();
+        let model = self.drawn();
         model.terminal.as_ref().map(|terminal| terminal.checkpoint(model.next))
     }
 
@@ -349,5 +395,32 @@ mod tests {
         }
         let next = slow.next().await.unwrap();
         assert!(next.starts_with(Feed::ABORT) && next.len() < BEHIND + (2 << 20), "a screen, not 6 MB of x");
+    }
+
+    #[tokio::test]
+    async fn whoever_looks_sees_all_that_was_fed() {
+        let screen = screen();
+        let text = |screen: &Screen| screen.picture().unwrap().rows[0].clone();
+        screen.feed(1, &Bytes::from_static(b"one"));
+        assert_eq!(text(&screen), "one");
+        screen.feed(2, &Bytes::from_static(b" two"));
+        let (kept, next) = Terminal::restore(&screen.checkpoint().unwrap(), Scrollback::default()).unwrap();
+        assert_eq!((kept.screen_text()[0].as_str(), next), ("one two", 3));
+        screen.feed(3, &Bytes::from_static(b" three"));
+        screen.resized(4, Size { rows: 10, cols: 6 });
+        screen.feed(5, &Bytes::from_static(b"!"));
+        let mut straight = Terminal::new(DEFAULT_SIZE, Scrollback::default());
+        straight.feed(b"one two three");
+        straight.resize(Size { rows: 10, cols: 6 });
+        straight.feed(b"!");
+        let mut view = screen.join(Role::Reader);
+        let mut copy = Terminal::new(straight.size(), Scrollback::default());
+        copy.feed(&view.next().await.unwrap());
+        assert_eq!(copy.serialise(), straight.serialise());
+        screen.feed(6, &Bytes::from(vec![b'.'; UNDRAWN]));
+        screen.feed(7, &Bytes::from_static(b"\x1b[2J\x1b[Hclear"));
+        screen.rest();
+        assert_eq!(screen.model().undrawn.capacity(), 0);
+        assert_eq!(text(&screen), "clear");
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct History {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Open {
+pub(super) struct Open {
     text: String,
     pen: avt::Pen,
     /// Default blanks at its end: written only when something follows.
@@ -70,12 +70,15 @@ impl History {
     /// Ends the line that is open.
     pub(crate) fn close(&mut self) {
         let Some(mut open) = self.open.take() else { return };
-        if open.pen != avt::Pen::default() {
-            paint::pen(&avt::Pen::default(), &mut open.text);
-        }
+        open.end();
         open.text.shrink_to_fit();
-        self.bytes += open.text.len();
-        self.lines.push_back(open.text);
+        self.add(open.text);
+    }
+
+    /// A line that is whole. None is open.
+    pub(crate) fn add(&mut self, line: String) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
         while self.lines.len() > self.limits.lines as usize || self.bytes > self.limits.bytes as usize {
             let Some(gone) = self.lines.pop_front() else { return };
             self.bytes -= gone.len();
@@ -104,17 +107,56 @@ fn trimmed(cells: &[avt::Cell]) -> &[avt::Cell] {
 }
 
 impl Open {
-    fn write(&mut self, c: char, pen: &avt::Pen, clusters: &Clusters) {
+    /// As [`Open::write`] for each character of printable ASCII.
+    pub(super) fn write_text(&mut self, text: &str, pen: &avt::Pen, clusters: &Clusters) {
+        if !pen.is_default() {
+            return text.chars().for_each(|c| self.write(c, pen, clusters));
+        }
+        // Blanks in front may turn out to be at the end, those between are text.
+        let written = text.trim_start_matches(' ');
+        self.skip(text.len() - written.len());
+        let (written, behind) = (written.trim_end_matches(' '), written.len());
+        if !written.is_empty() {
+            self.fill();
+            self.turn(pen);
+            self.text.push_str(written);
+        }
+        self.skip(behind - written.len());
+    }
+
+    /// Cells that nothing was written into.
+    pub(super) fn skip(&mut self, cells: usize) {
+        self.blanks += cells;
+    }
+
+    /// The line, which ends here; another one may begin.
+    pub(super) fn take_line(&mut self) -> String {
+        self.end();
+        let line = self.text.as_str().to_owned();
+        self.text.clear();
+        (self.pen, self.blanks) = (avt::Pen::default(), 0);
+        line
+    }
+
+    fn end(&mut self) {
+        self.turn(&avt::Pen::default());
+    }
+
+    fn turn(&mut self, pen: &avt::Pen) {
+        if *pen != self.pen {
+            self.pen = *pen;
+            paint::pen(pen, &mut self.text);
+        }
+    }
+
+    pub(super) fn write(&mut self, c: char, pen: &avt::Pen, clusters: &Clusters) {
         // A bold blank is none. What is behind the end of a row is such, or has a background.
         if c == ' ' && !paint::is_visible(pen) {
             self.blanks += 1;
             return;
         }
         self.fill();
-        if *pen != self.pen {
-            self.pen = *pen;
-            paint::pen(pen, &mut self.text);
-        }
+        self.turn(pen);
         clusters.expand(c, &mut self.text);
     }
 
@@ -123,10 +165,7 @@ impl Open {
         if self.blanks == 0 {
             return;
         }
-        if self.pen != avt::Pen::default() {
-            self.pen = avt::Pen::default();
-            paint::pen(&self.pen, &mut self.text);
-        }
+        self.turn(&avt::Pen::default());
         self.text.extend(std::iter::repeat_n(' ', self.blanks));
         self.blanks = 0;
     }

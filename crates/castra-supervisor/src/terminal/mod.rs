@@ -13,6 +13,7 @@ mod history;
 mod modes;
 mod paint;
 mod seats;
+mod skim;
 mod suspend;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ mod utf8;
 mod wash;
 
 use avt::parser::{EdScope, Function, State};
-use avt::{Observation, Observer, Operation, ScreenKind};
+use avt::{Charset, Observation, Observer, Operation, ScreenKind};
 
 pub use checkpoint::CheckpointError;
 use cluster::Clusters;
@@ -28,6 +29,7 @@ pub use feed::{Feed, Piece};
 use history::History;
 pub use modes::{Modes, Mouse, MouseEncoding};
 pub use seats::{DEFAULT_SIZE, Role, Seats};
+use skim::Skim;
 pub(crate) use suspend::without_suspend;
 use utf8::Utf8;
 pub use wash::Wash;
@@ -82,18 +84,25 @@ pub struct Terminal {
     /// The character that the next zero-width one belongs to, as it is in its cell.
     last: Option<char>,
     insert: bool,
+    skim: Skim,
 }
 
 /// Takes what scrolls out.
 struct Evict<'a> {
     history: &'a mut History,
     clusters: &'a Clusters,
+    skim: &'a mut Skim,
 }
 
 impl Observer for Evict<'_> {
     type Output = ();
 
     fn evicted(&mut self, _: &mut Observation<'_>, line: &avt::Line) {
+        self.skim.evicted += 1;
+        if self.skim.stand_ins > 0 {
+            self.skim.stand_ins -= 1;
+            return;
+        }
         self.history.push(line, self.clusters);
     }
 
@@ -119,6 +128,7 @@ impl Terminal {
             size,
             last: None,
             insert: false,
+            skim: Skim::default(),
         }
     }
 
@@ -137,6 +147,7 @@ impl Terminal {
         }
         self.size = size;
         self.last = None;
+        (self.skim.fresh, self.skim.tabs) = (false, None);
         // A line that is half on the screen is laid out anew there; its other half stays as it is.
         self.history.close();
         let resize = Operation::Resize { cols: size.cols.into(), rows: size.rows.into() };
@@ -177,9 +188,16 @@ impl Terminal {
     }
 
     fn text(&mut self, mut text: &str) {
+        // What is left when all is past that was looked at for text that only scrolls by.
+        let mut looked = text.len();
         while !text.is_empty() {
+            if self.skim.fresh && self.pending.is_empty() && text.len() <= looked {
+                let (done, seen) = self.skim(text);
+                looked = text.len() - seen;
+                text = &text[done..];
+            }
             if self.pending.is_empty() {
-                let plain = text.bytes().position(|b| !(0x20..0x7f).contains(&b)).unwrap_or(text.len());
+                let plain = skim::printable(text.as_bytes());
                 if plain > 0 {
                     let (run, rest) = text.split_at(plain);
                     self.print_ascii(run);
@@ -200,7 +218,7 @@ impl Terminal {
 
     fn print_ascii(&mut self, run: &str) {
         let (most, last) = run.split_at(run.len() - 1);
-        let evict = Evict { history: &mut self.history, clusters: &self.clusters };
+        let evict = Evict { history: &mut self.history, clusters: &self.clusters, skim: &mut self.skim };
         self.screens.execute_with(most.chars().map(Function::Print), evict);
         last.chars().for_each(|c| self.print_one(c));
     }
@@ -214,6 +232,7 @@ impl Terminal {
     }
 
     fn print_one(&mut self, c: char) {
+        self.skim.fresh = false;
         let (width, before) = (cluster::width(c), self.screens.cursor().col);
         self.execute(Operation::Function(Function::Print(c)));
         // Without autowrap the cursor stays, and the last column need not hold this character.
@@ -242,6 +261,7 @@ impl Terminal {
 
     /// Anything that is part of a control sequence, begins or ends one.
     fn control(&mut self, c: char) {
+        self.skim.fresh = false;
         let begins = c == '\u{1b}' || ('\u{80}'..='\u{9f}').contains(&c);
         if matches!(c, '\u{1b}' | '\u{9c}') {
             // The end of a string; of anything else it is the abortion.
@@ -297,6 +317,7 @@ impl Terminal {
 
     fn run(&mut self, function: Function) {
         self.last = None;
+        let (evicted, feeds) = (self.skim.evicted, function == Function::Lf);
         match &function {
             // Viewers' terminals erase; only `avt` would scroll the screen out first.
             Function::Ed(EdScope::All) => {
@@ -309,24 +330,36 @@ impl Terminal {
                 self.history.clear();
                 self.modes = Modes::default();
                 self.insert = false;
+                (self.skim.drawings, self.skim.second, self.skim.tabs) = ([false; 2], false, None);
             }
             Function::Decstr => {
                 self.modes.soft_reset();
                 self.insert = false;
+                (self.skim.drawings, self.skim.second) = ([false; 2], false);
             }
+            Function::Gzd4(charset) => self.skim.drawings[0] = *charset != Charset::Ascii,
+            Function::G1d4(charset) => self.skim.drawings[1] = *charset != Charset::Ascii,
+            Function::So => self.skim.second = true,
+            Function::Si => self.skim.second = false,
+            Function::Hts | Function::Tbc(_) | Function::Ctc(_) => self.skim.tabs = None,
             Function::Sm(modes) => self.insert |= modes.as_slice().contains(&avt::parser::AnsiMode::Insert),
             Function::Rm(modes) => self.insert &= !modes.as_slice().contains(&avt::parser::AnsiMode::Insert),
             _ => (),
         }
         let leaves = matches!(&function, Function::Decrst(_) | Function::Ris);
         self.execute(Operation::Function(function));
+        let cursor = self.screens.cursor();
+        // The alternate screen's rows, and those of a part of the screen, are not evicted, or not from the last row.
+        self.skim.fresh = feeds
+            && self.skim.evicted == evicted + 1
+            && (cursor.col, cursor.row + 1) == (0, usize::from(self.size.rows));
         if leaves && !self.is_alternate() {
             self.modes.left_alternate();
         }
     }
 
     fn execute(&mut self, operation: Operation) {
-        let evict = Evict { history: &mut self.history, clusters: &self.clusters };
+        let evict = Evict { history: &mut self.history, clusters: &self.clusters, skim: &mut self.skim };
         self.screens.execute_with(operation, evict);
     }
 }

@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 use std::io;
 use std::pin::pin;
@@ -27,6 +28,13 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 const BUFFER: usize = 64 * 1024;
 /// For answers that are under way when the daemon ends.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Of silence, before the kernel asks whether the other machine is still there; between two questions; and how many
+/// go unanswered before it is not. A connection at which nothing happens is noticed gone within two minutes, and the
+/// questions are no bytes of the stream. No `TCP_USER_TIMEOUT`: it would also end a reader that is there and slow
+/// (tcp(7); Linux counts a closed window that is answered for).
+const KEEP_IDLE: Duration = Duration::from_secs(60);
+const KEEP_BETWEEN: Duration = Duration::from_secs(20);
+const KEEP_ASKED: u32 = 3;
 /// After the process ran out of descriptors.
 const BREATH: Duration = Duration::from_millis(50);
 
@@ -81,9 +89,18 @@ impl Accept for Port {
     async fn accept(&self) -> io::Result<(TcpStream, io::Result<Peer>)> {
         let (stream, _) = self.listener.accept().await?;
         // Events are small and must not wait for each other's acknowledgement.
-        let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
+        let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
+        let local = ready.and_then(|()| stream.local_addr());
         Ok((stream, local.map(|local| Peer::Tcp { local })))
     }
+}
+
+/// So that a viewer whose machine or link is gone goes too, also when nothing is sent to it.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, KEEP_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_BETWEEN)?;
+    sockopt::set_tcp_keepcnt(stream, KEEP_ASKED)?;
+    Ok(sockopt::set_socket_keepalive(stream, true)?)
 }
 
 async fn accept_all(listener: impl Accept, router: Router, standing: Standing) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use super::{Hand, Phase, Screen, TypeError};
 use crate::terminal::{DEFAULT_SIZE, Feed, Piece, Size, Wash};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -50,15 +50,17 @@ impl View {
             drop(table);
             return self.paint();
         }
-        let (mut live, mut out) = (BytesMut::new(), Vec::new());
-        while live.len() < PIECE
+        let (mut live, mut len) = (Vec::new(), 0);
+        while len < PIECE
             && let Some(Piece::Live(bytes)) = viewer.feed.take()
         {
-            live.extend_from_slice(&bytes);
+            len += bytes.len();
+            live.push(bytes);
         }
         let phase = table.phase;
         drop(table);
-        self.wash.feed(&live, &mut out);
+        let mut out = Vec::with_capacity(len);
+        live.iter().for_each(|bytes| self.wash.feed(bytes, &mut out));
         match (out.is_empty(), live.is_empty(), phase) {
             (false, ..) => Next::Send(out.into()),
             // All of it was washed away.
@@ -69,7 +71,7 @@ impl View {
     }
 
     fn paint(&mut self) -> Next {
-        let model = self.screen.model();
+        let model = self.screen.drawn();
         let mut table = self.screen.table();
         let (pushed, over) = (table.pushed, table.phase == Phase::Over);
         let Some(viewer) = table.viewers.get_mut(&self.id) else { return Next::Over };
@@ -116,6 +118,11 @@ impl View {
         self.screen
             .with(|terminal| (terminal.title().to_owned(), terminal.size()))
             .unwrap_or((String::new(), DEFAULT_SIZE))
+    }
+
+    /// Whether others look at this terminal too.
+    pub fn is_shared(&self) -> bool {
+        self.screen.table().viewers.len() > 1
     }
 
     /// Returns when there may be something new after [`View::next`] had nothing more. Cancel safe.

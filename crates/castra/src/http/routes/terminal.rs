@@ -29,6 +29,8 @@ use utoipa_axum::routes;
 const MESSAGE: usize = 1 << 20;
 /// Read at once.
 const READ: usize = 16 << 10;
+/// What proxies add to a request (RFC 9110 §7.6.3, RFC 7239, and what was before it).
+const PROXIES: [&str; 3] = ["via", "forwarded", "x-forwarded-for"];
 /// How often a session without a terminal is looked at, when nothing else says that it has changed.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -79,6 +81,7 @@ async fn ws(
     Target(id): Target,
     Query(query): Query<SeatQuery>,
     seat: Option<Extension<seats::Seat>>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer {
     let upgrade = upgrade.map_err(|rejection| {
@@ -107,7 +110,8 @@ async fn ws(
             admission.session == id && own
         })
     };
-    let opening = Opening { admit, title: session.name.unwrap_or_else(|| id.to_string()), sized };
+    let proxied = PROXIES.iter().any(|name| headers.contains_key(*name));
+    let opening = Opening { admit, title: session.name.unwrap_or_else(|| id.to_string()), sized, proxied };
     let viewer = Viewer { view, supervisor: api.supervisor, id, writable: role == Role::Driver };
     Ok(upgrade.on_upgrade(async move |socket| {
         tty::serve(socket, viewer, opening, lease).await;
@@ -158,5 +162,9 @@ impl tty::Seat for Viewer {
 
     fn is_writable(&self) -> bool {
         self.writable
+    }
+
+    fn is_shared(&self) -> bool {
+        self.view.is_shared()
     }
 }

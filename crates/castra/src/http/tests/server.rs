@@ -54,6 +54,21 @@ async fn status<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, host: &str, he
 }
 
 #[tokio::test]
+async fn the_kernel_looks_after_who_comes_over_tcp() {
+    let listener = bind_tcp("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let port = Port { listener };
+    let (_client, accepted) = tokio::join!(TcpStream::connect(addr), port.accept());
+    let (stream, _) = accepted.unwrap();
+    let noticed = sockopt::tcp_keepidle(&stream).unwrap()
+        + sockopt::tcp_keepintvl(&stream).unwrap() * sockopt::tcp_keepcnt(&stream).unwrap();
+    assert!(sockopt::socket_keepalive(&stream).unwrap());
+    assert_eq!(noticed, Duration::from_secs(120));
+    // A reader that is slow and there is not cut off.
+    assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 0);
+}
+
+#[tokio::test]
 async fn the_socket_knows_its_owner_and_a_port_nobody() {
     let daemon = Daemon::start(None).await;
     let host = daemon.tcp.to_string();

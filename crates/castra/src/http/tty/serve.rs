@@ -17,9 +17,10 @@ use tokio::time::{Instant, interval_at, sleep, timeout};
 
 /// Until the first message.
 const GREETING: Duration = Duration::from_secs(10);
-/// A question whether anybody is there. ttyd asks every 5 s.
-const PING: Duration = Duration::from_secs(20);
-/// Without a word or an answer the viewer is gone.
+/// How often a viewer is looked after. Whether anybody is there it is asked only where somebody depends on it, see
+/// [`Watch`]; ttyd asks everybody every 5 s.
+const LOOK: Duration = Duration::from_secs(20);
+/// A viewer that owes a word or an answer for so long is gone.
 const DEAD: Duration = Duration::from_secs(60);
 /// Output of one message; what is larger goes out in several, so that no buffer below grows with a screen.
 const CHUNK: usize = 64 << 10;
@@ -40,6 +41,8 @@ pub(in crate::http) trait Seat: Send {
     /// What all viewers share.
     fn size(&self) -> Size;
     fn is_writable(&self) -> bool;
+    /// Whether others sit at this terminal too.
+    fn is_shared(&self) -> bool;
 }
 
 /// What a conversation begins with.
@@ -49,6 +52,8 @@ pub(in crate::http) struct Opening<A> {
     pub(in crate::http) title: String,
     /// Whether the size is told: subprotocol `castra.tty`.
     pub(in crate::http) sized: bool,
+    /// Something stands between that tells us nothing of a viewer that is gone, and may take silence for an end.
+    pub(in crate::http) proxied: bool,
 }
 
 /// Why a conversation ends; the viewer is told by the code.
@@ -114,8 +119,8 @@ where
     let mut out = Out::new(opening.sized);
     out.small.extend([frame::title(&opening.title), frame::preferences()].map(Message::Binary));
     let mut keys: Option<Bytes> = None;
-    let mut heard = Instant::now();
-    let mut ping = interval_at(heard + PING, PING);
+    let mut watch = Watch { proxied: opening.proxied, owing: None };
+    let mut look_after = interval_at(Instant::now() + LOOK, LOOK);
     // The seat has nothing more, and it is asked whether that is all.
     let mut drained = false;
     loop {
@@ -140,7 +145,7 @@ where
                 Look::Over => return Parting::SessionOver,
             },
             message = stream.next(), if keys.is_none() => {
-                heard = Instant::now();
+                watch.owing = None;
                 match message {
                     Some(Ok(Message::Binary(message))) => keys = obey(&seat, message),
                     Some(Ok(Message::Text(message))) => keys = obey(&seat, message.into()),
@@ -150,17 +155,13 @@ where
                 }
             }
             () = sleep(RETRY), if keys.is_some() => {
-                heard = Instant::now();
+                watch.owing = None;
                 keys = keys.take().and_then(|held| type_or_keep(&seat, held));
             }
-            _ = ping.tick() => {
-                if heard.elapsed() >= DEAD {
-                    return Parting::Left;
-                }
-                // Who takes nothing needs no question.
-                if !out.flushing {
-                    out.small.push_back(Message::Ping(Bytes::new()));
-                }
+            _ = look_after.tick() => match watch.look(out.flushing, seat.is_shared()) {
+                Verdict::Fine => {}
+                Verdict::Ask => out.small.push_back(Message::Ping(Bytes::new())),
+                Verdict::Gone => return Parting::Left,
             }
         }
     }
@@ -177,6 +178,37 @@ async fn greeting(
             Message::Ping(_) | Message::Pong(_) => continue,
             Message::Close(_) => None,
         };
+    }
+}
+
+/// Whether the viewer is still there. One that is alone and takes what it is sent is not asked, so that a session at
+/// which nothing happens costs no byte: the kernel's keepalive notices a machine that is gone, and until then nobody
+/// minds the place. With others at the terminal its window counts, and a proxy would answer the keepalive itself.
+struct Watch {
+    proxied: bool,
+    /// Since when a question is open, or what was sent is not taken.
+    owing: Option<Instant>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Fine,
+    Ask,
+    Gone,
+}
+
+impl Watch {
+    /// `stuck`: something is on its way and not taken.
+    fn look(&mut self, stuck: bool, shared: bool) -> Verdict {
+        if self.owing.is_some_and(|since| since.elapsed() >= DEAD) {
+            return Verdict::Gone;
+        }
+        // One that was stuck and moves again is asked once, since what it takes now says nothing of then.
+        let ask = !stuck && (shared || self.proxied || self.owing.is_some());
+        if stuck || ask {
+            self.owing.get_or_insert_with(Instant::now);
+        }
+        if ask { Verdict::Ask } else { Verdict::Fine }
     }
 }
 

@@ -25,6 +25,7 @@ struct Shared {
     done: Vec<Done>,
     size: Size,
     full: bool,
+    others: bool,
 }
 
 struct Fake {
@@ -73,6 +74,10 @@ impl Seat for Fake {
 
     fn is_writable(&self) -> bool {
         self.writable
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.lock().unwrap().others
     }
 }
 
@@ -124,6 +129,10 @@ struct Viewer {
 
 impl Viewer {
     fn start(sized: bool, writable: bool) -> Self {
+        Self::start_behind(false, sized, writable)
+    }
+
+    fn start_behind(proxied: bool, sized: bool, writable: bool) -> Self {
         let (output, outputs) = mpsc::channel(64);
         let (over, overs) = mpsc::channel(64);
         let (send, from) = mpsc::channel(64);
@@ -132,20 +141,25 @@ impl Viewer {
             done: Vec::new(),
             size: Size { rows: 50, cols: 200 },
             full: false,
+            others: false,
         }));
         let seat = Fake { output: outputs, over: overs, shared: shared.clone(), writable };
         let (standing, token) = (Standing::new(), TokenId::now());
         let caller = Caller { by: "t".into(), scope: Scope::Read };
         let lease =
             standing.lease(&Grant { caller, only: None, token: Some(token), expires: None, cookie: None });
-        let opening = Opening { admit: |token: &str| token == "good", title: "tui".into(), sized };
+        let opening = Opening { admit: |token: &str| token == "good", title: "tui".into(), sized, proxied };
         let ended = tokio::spawn(serve(Socket { from, to }, seat, opening, lease));
         Self { output, over, shared, send, received, standing, token, ended }
     }
 
     /// Let in, and past the greeting.
     async fn joined(sized: bool, writable: bool) -> Self {
-        let mut viewer = Self::start(sized, writable);
+        Self::start(sized, writable).greeted().await
+    }
+
+    async fn greeted(self) -> Self {
+        let mut viewer = self;
         viewer.say(r#"{"AuthToken":"good","columns":80,"rows":24}"#);
         assert_eq!(viewer.hear().await, "1tui");
         assert_eq!(viewer.hear().await, r#"2{"disableLeaveAlert":true}"#);
@@ -316,15 +330,59 @@ async fn keys_that_claude_does_not_read_wait_and_are_not_lost() {
     assert_eq!(viewer.done(), [Done::Size(24, 80)]);
     viewer.shared.lock().unwrap().full = false;
     let expected = [Done::Size(24, 80), Done::Typed("one".into()), Done::Typed("two".into())];
-    // Pings of the time meanwhile are taken out of the way.
-    let pings = std::mem::replace(&mut viewer.received, futures_mpsc::channel(0).1);
-    tokio::spawn(pings.for_each(|_| async {}));
     viewer.done_until("both, in order", |done| done == expected).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_viewer_that_does_not_answer_is_gone() {
+async fn an_idle_session_costs_its_only_viewer_no_byte() {
     let mut viewer = Viewer::joined(false, true).await;
+    viewer.put("screen");
+    assert_eq!(viewer.hear().await, "0screen");
+    let said = timeout(DEAD * 10, viewer.received.next()).await;
+    assert!(said.is_err(), "{said:?}");
+    viewer.put("after hours");
+    assert_eq!(viewer.hear().await, "0after hours");
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_proxy_silence_is_broken() {
+    let mut viewer = Viewer::start_behind(true, false, true).greeted().await;
+    for _ in 0..10 {
+        assert!(matches!(viewer.received.next().await, Some(Message::Ping(_))));
+        viewer.send.try_send(Message::Pong(Bytes::new())).unwrap();
+    }
+    viewer.put("still there");
+    assert_eq!(viewer.hear().await, "0still there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_viewer_that_takes_nothing_is_gone() {
+    let viewer = Viewer::joined(false, true).await;
+    viewer.put(vec![b'x'; 3 * CHUNK]);
+    let Viewer { ended, received, output, over, send, .. } = viewer;
+    ended.await.unwrap();
+    drop((received, output, over, send));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_viewer_that_was_slow_is_asked_and_stays() {
+    let mut viewer = Viewer::joined(false, true).await;
+    viewer.put(vec![b'x'; 3 * CHUNK]);
+    tokio::time::sleep(LOOK * 3 / 2).await;
+    for _ in 0..3 {
+        assert_eq!(viewer.hear().await.len(), CHUNK + 1);
+    }
+    assert!(matches!(viewer.received.next().await, Some(Message::Ping(_))));
+    viewer.send.try_send(Message::Pong(Bytes::new())).unwrap();
+    let said = timeout(DEAD * 3, viewer.received.next()).await;
+    assert!(said.is_err(), "asked once: {said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_viewer_that_others_depend_on_and_that_does_not_answer_is_gone() {
+    let mut viewer = Viewer::joined(false, true).await;
+    tokio::time::sleep(DEAD * 2).await;
+    viewer.shared.lock().unwrap().others = true;
     for _ in 0..2 {
         assert!(matches!(viewer.received.next().await, Some(Message::Ping(_))));
     }
@@ -334,6 +392,6 @@ async fn a_viewer_that_does_not_answer_is_gone() {
         assert!(matches!(message, Message::Ping(_)), "{message:?}");
         pings += 1;
     }
-    assert_eq!(pings, 2, "asked until a minute without a word");
+    assert_eq!(pings, 3, "asked until a question was open for a minute");
     viewer.ended.await.unwrap();
 }
