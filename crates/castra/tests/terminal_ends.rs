@@ -4,7 +4,7 @@
 
 mod terminal;
 
-use castra_proto::api::{MessageState, TurnResult};
+use castra_proto::api::{Message, MessageState, TurnResult};
 use castra_proto::{ErrorCode, RunState};
 use castra_testkit::{Cli, DEADLINE, Session, World, each, wait_until};
 use serde_json::{Value, json};
@@ -84,8 +84,12 @@ fn is_old(cli: &Cli) -> bool {
 /// The result of a turn that is over, well or not.
 #[track_caller]
 fn result_of(session: &Session, text: &str) -> TurnResult {
-    let message = session.answer_to(&session.send(text));
-    assert_eq!(message.state, MessageState::Answered, "{text}: {message:?}");
+    let sent = session.send(text);
+    let path = session.path(&format!("/messages/{}?wait={}", sent.message_id, DEADLINE.as_secs()));
+    let message: Message = session.http.get(&path).json();
+    // Where it is not over, the screen says why.
+    let shown = || (session.show().state, terminal::screen(session).rows.join("\n"));
+    assert_eq!(message.state, MessageState::Answered, "{text}: {message:?} {:?}", shown());
     message.result.unwrap_or_else(|| panic!("{text}: answered without a result"))
 }
 
@@ -149,7 +153,7 @@ fn what_goes_on_in_the_background_begins_a_turn_of_its_own() {
         let begun = result_of(&session, "in the background");
         assert!(begun.ok && begun.text.contains("running in background"), "{cli}: {begun:?}");
         // A shell that still runs is no turn: the session is idle, and takes the next message.
-        assert_eq!(session.ask("still?"), "You said: still?", "{cli}");
+        assert_eq!(result_of(&session, "still?").text, "You said: still?", "{cli}");
         assert_eq!(session.wait_idle().turns, 2, "{cli}");
         std::fs::write(work(&session).join("go"), "").unwrap();
         wait_until("the turn that its end begins", || session.show().turns == 3, DEADLINE);

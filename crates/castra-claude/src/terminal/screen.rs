@@ -253,7 +253,8 @@ fn composer(rows: &[&str]) -> Option<(Composer, bool)> {
         "sc again to clear",
         "trl-C again to exit",
     ];
-    if !footer.is_empty() && !footer.iter().any(|row| known.iter().any(|words| row.contains(words))) {
+    let is_known = |row: &&str| counts_shells(row) || known.iter().any(|words| row.contains(words));
+    if !footer.is_empty() && !footer.iter().any(is_known) {
         return None;
     }
     let strip =
@@ -261,6 +262,12 @@ fn composer(rows: &[&str]) -> Option<(Composer, bool)> {
     let text: Vec<String> = lines.iter().map(strip).collect();
     let busy = footer.iter().any(|row| row.contains("esc to interrupt"));
     Some((Composer { text: text.join("\n").trim_end().to_owned(), shell }, busy))
+}
+
+/// `1 shell`: all that the footer of 2.1.197 says where text stands in the composer and a shell runs in the background.
+fn counts_shells(row: &str) -> bool {
+    let words = row.trim().split_once(' ');
+    words.is_some_and(|(number, what)| number.parse::<u32>().is_ok() && matches!(what, "shell" | "shells"))
 }
 
 /// The dialog at the bottom.

@@ -20,6 +20,8 @@ fn a_composer_is_between_two_rules_above_a_known_footer() {
         ("----\n❯\u{a0}\n----\n  ? for shortcuts", prompt("")),
         ("● said\n----\n❯ half a\n  thought\n----\n  ⏸ manual mode on", prompt("half a\nthought")),
         ("----\n❯ x\n----", prompt("x")),
+        ("----\n❯ still?\n----\n  1 shell", prompt("still?")),
+        ("----\n❯ still?\n----\n  one shell", Screen::Unknown),
         ("----\n❯\n----\n  ⏵⏵ accept edits on (shift+tab to cycle)\n\n\n", prompt("")),
         (
             "----\n❯\n----\n  ⏸ manual mode on · esc to interrupt",
