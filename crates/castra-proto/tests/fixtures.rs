@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The modules whose types leave a process as JSON. Shim frames have fixtures and tests of their own.
-const MODULES: [&str; 8] = ["api", "session", "spec", "permission", "event", "error", "task", "task/param"];
+const MODULES: [&str; 9] =
+    ["api", "session", "spec", "permission", "event", "error", "task", "task/param", "task/event"];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
 

@@ -3,7 +3,10 @@
 //! It is stored in the same transaction as the events it was derived from, so that a daemon that
 //! comes later goes on where the last one stopped.
 
+mod terminal;
 mod turn;
+
+pub(crate) use terminal::{OpenCommand, TerminalView};
 
 use super::coordinate::Coordination;
 use super::state::{self, Cause};
@@ -16,7 +19,7 @@ use castra_proto::{Kind, MessageId, OwnKind, RunState, Timestamp};
 use castra_store::NewEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// The derived state of a session.
@@ -70,29 +73,6 @@ pub(crate) struct View {
     pub terminal: TerminalView,
     /// Set where the session is an attempt at a task.
     pub coordination: Option<Coordination>,
-}
-
-/// What a run on a terminal has said beside its transcript, as of the cursor.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct TerminalView {
-    /// Rule of each tailed stream, by its newest `file` note.
-    pub streams: BTreeMap<u8, u8>,
-    /// claude's state file, as it was last.
-    pub state: Option<String>,
-    /// The dialog that was asked about last. It stays on the screen for a moment after its answer.
-    pub asked: Option<String>,
-    /// Answers that came to nothing: what is asked again is another request.
-    pub in_vain: u32,
-    /// A slash command that was entered and has not come to its end.
-    pub command: Option<OpenCommand>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct OpenCommand {
-    pub message: MessageId,
-    /// What it has printed.
-    pub output: String,
 }
 
 /// What claude says it has, of its newest `init`.

@@ -56,7 +56,7 @@ pub(super) struct Driver {
 
 impl Driver {
     async fn live(self) {
-        let mut pause = TRY_AGAIN;
+        let (mut pause, mut said) = (TRY_AGAIN, None);
         loop {
             match self.step().await {
                 Ok(true) => pause = TRY_AGAIN,
@@ -64,10 +64,26 @@ impl Driver {
                 Err(error) if is_overtaken(&error) => {}
                 Err(error) => {
                     warn!(task = %self.driving.id, %error, "the task's driver failed; it is tried again");
+                    let trouble = error.problem().detail;
+                    if said.as_ref() != Some(&trouble) {
+                        self.say_trouble(&trouble).await;
+                        said = Some(trouble);
+                    }
                     tokio::time::sleep(pause).await;
                     pause = TRY_LATER.min(pause * 2);
                 }
             }
+        }
+    }
+
+    /// Whoever waits for the task is told what it waits for, once for each reason.
+    async fn say_trouble(&self, trouble: &str) {
+        let engine = &self.supervisor.engine;
+        if let Ok(Some(mut task)) = Held::load(engine, self.driving.id).await {
+            let text = format!("castra cannot go on with it, and tries again: {trouble}");
+            task.say(TaskEventKind::Log, Level::Warning, text, json!({}));
+            // Where the store is what fails, its log has to do.
+            let _ = task.commit(engine).await;
         }
     }
 
