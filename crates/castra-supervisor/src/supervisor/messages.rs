@@ -51,7 +51,7 @@ impl Supervisor {
             return Err(Error::with_hint(
                 ErrorCode::SessionBusy,
                 "a turn is running",
-                "wait for it, or send with if_busy `queue`, `steer` or `interrupt`",
+                "wait for it, or send with if_busy `queue` or `interrupt`; in stream mode `steer` joins it",
             ));
         }
         let message_id = key.map_or_else(|| MessageId(Uuid::new_v4()), |key| MessageId::of_key(id, key));
