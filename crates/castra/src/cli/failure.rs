@@ -80,7 +80,9 @@ fn hint_of(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::SessionNotFound => "`castra ps -a` lists all sessions",
         ErrorCode::SessionEnded | ErrorCode::SessionLost => "`castra resume ID` continues the conversation",
-        ErrorCode::SessionBusy => "`--if-busy queue` waits for the turn's end; in stream mode `steer` joins it",
+        ErrorCode::SessionBusy => {
+            "`--if-busy queue` waits for the turn's end; in stream mode `steer` joins it"
+        }
         ErrorCode::PermissionGone => "`castra permissions ID` lists what is waiting",
         ErrorCode::InputChanged => "look at the request again: `castra permissions ID`",
         ErrorCode::Unauthorized => "set CASTRA_TOKEN; `castra token create` on the server makes one",
