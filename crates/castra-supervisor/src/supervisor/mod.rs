@@ -220,7 +220,8 @@ impl Supervisor {
 
     /// A page that ends at `limit` or 4 MB.
     pub async fn events(&self, id: SessionId, after: u64, limit: usize) -> Result<Vec<Event>> {
-        if after > self.row(id).await?.head {
+        let head = self.row(id).await?.head;
+        if self.is_beyond(id, after, head).await? {
             return Err(self.foreign(after));
         }
         let limit = limit.clamp(1, PAGE_EVENTS) as u32;
@@ -249,12 +250,18 @@ impl Supervisor {
             .collect()
     }
 
+    /// Whether this stream does not have the place yet. A commit is on disk, and may be read, a moment before the head
+    /// that is kept in memory follows it.
+    async fn is_beyond(&self, id: SessionId, after: u64, head: u64) -> Result<bool> {
+        Ok(after > head && self.engine.store.event(id, after).await?.is_none())
+    }
+
     /// # Errors
     /// `gone` for a place that this stream does not have yet: it belongs to one that is no more.
     pub async fn subscribe(&self, id: SessionId, after: u64) -> Result<Subscription> {
         let hub = self.engine.hub(id).await?;
         let head = hub.head.borrow().seq;
-        if after > head {
+        if self.is_beyond(id, after, head).await? {
             return Err(self.foreign(after));
         }
         Ok(Subscription::new(hub, self.engine.store.clone(), after))
