@@ -211,7 +211,7 @@ mod tests {
         // One that a thread has forked, with a child of its own.
         let forked = std::thread::spawn(|| {
             let mut shell = Command::new("/bin/sh")
-                .args(["-c", "cat & echo $!; read line; kill $!"])
+                .args(["-c", "sleep 600 & echo $!; read line; kill $!"])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
