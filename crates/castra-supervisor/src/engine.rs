@@ -107,6 +107,21 @@ impl Engine {
         Ok((end.code == Some(0)).then(|| end.stdout.trim_end_matches('\n').to_owned()))
     }
 
+    /// The folders that were named lead where they led when they were named: another session's agent may have
+    /// put a link in their place since, and the sandbox would open what it points to.
+    pub(crate) async fn still_there(&self, named: impl Iterator<Item = &String>) -> Result<()> {
+        for path in named {
+            if self.real_path(path).await?.as_ref() != Some(path) {
+                return Err(Error::with_hint(
+                    castra_proto::ErrorCode::InvalidRequest,
+                    format!("{path} is gone, or a link leads elsewhere now"),
+                    "put the folder back, or start a new session in another one",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The session's hub, with a head that is not behind the store.
     pub(crate) async fn hub(&self, id: SessionId) -> Result<Arc<Hub>> {
         let hub = self.hubs.get(id);

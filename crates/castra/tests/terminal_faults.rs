@@ -8,7 +8,7 @@ use castra_proto::RunState;
 use castra_proto::permission::PermissionKind;
 use castra_testkit::{DEADLINE, Daemon, Session, World, fake_claude, proc, wait_for};
 use serde_json::json;
-use terminal::{CASTRA, data_of, screen, terminal, type_keys};
+use terminal::{CASTRA, PAINTED, data_of, screen, terminal, type_keys};
 
 const SCRIPT: &str = "[[rule]]\nreply.text = \"never asked\"\n";
 
@@ -92,30 +92,6 @@ fn a_flood_holds_nothing_up() {
     assert_eq!(session.ask("still there"), "still there");
     assert!(proc::process(session.show().pid.unwrap()).is_some());
 }
-
-/// The rows of `tui.rs`'s painting, as xterm shows them at 200 columns.
-const PAINTED: [&str; 20] = [
-    "red plain",
-    "",
-    "    ┌──┐",
-    "    │  │",
-    "    └──┘",
-    "",
-    "wide 漢字 e\u{301} 🦀|",
-    "a       b       c",
-    "bXYcdef",
-    "",
-    "two",
-    "three",
-    "four",
-    "",
-    "kept",
-    "xx",
-    "",
-    "",
-    "C",
-    "last",
-];
 
 #[test]
 fn what_terminals_often_get_wrong_is_shown_right() {

@@ -15,7 +15,7 @@ use chromium::Browser;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use terminal::{CASTRA, answered, data_of, screen, type_keys};
+use terminal::{CASTRA, PAINTED, answered, data_of, screen, type_keys};
 use tty::Tty;
 
 /// What a terminal draws with some effort: wide and combined letters, a table, code, a long line.
@@ -268,30 +268,6 @@ fn everybody_at_once_through_a_storm_of_sizes_sees_the_same() {
         assert_eq!(data_of(&session, "result").len(), 5, "{cli}");
     }
 }
-
-/// What is drawn on the alternate screen, where it is 90 columns wide (fake-claude's tui.rs).
-const PAINTED: [&str; 20] = [
-    "red plain",
-    "",
-    "    ┌──┐",
-    "    │  │",
-    "    └──┘",
-    "",
-    "wide 漢字 e\u{301} 🦀|",
-    "a       b       c",
-    "bXYcdef",
-    "",
-    "two",
-    "three",
-    "four",
-    "",
-    "kept",
-    "xx",
-    "",
-    "",
-    "C",
-    "last",
-];
 
 #[test]
 fn a_flood_and_the_alternate_screen_reach_everybody_and_who_stalls_skips_ahead() {

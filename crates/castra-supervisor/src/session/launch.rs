@@ -218,7 +218,8 @@ impl Actor<'_> {
         if let Some(task) = &mut self.view.coordination {
             tails.extend(task.tail(&place.work, tails.len()));
         }
-        self.still_there(&place).await?;
+        let named = self.spec.workdir.as_ref().map(|_| &place.work);
+        engine.still_there(named.into_iter().chain(&self.spec.add_dirs)).await?;
         let (decision, mut paths) = engine.confine(&self.spec, &place).await?;
         let argv = match &decision.wrap {
             Some(bwrap) => {
@@ -246,22 +247,6 @@ impl Actor<'_> {
             pty,
             files: tails,
         })
-    }
-
-    /// The folders that were named lead where they led when they were named: another session's agent may have
-    /// put a link in their place since, and the sandbox would open what it points to.
-    async fn still_there(&self, place: &Place) -> Result<()> {
-        let named = self.spec.workdir.as_ref().map(|_| &place.work);
-        for path in named.into_iter().chain(&self.spec.add_dirs) {
-            if self.engine.real_path(path).await?.as_ref() != Some(path) {
-                return Err(Error::with_hint(
-                    ErrorCode::InvalidRequest,
-                    format!("{path} is gone, or a link leads elsewhere now"),
-                    "put the folder back, or start a new session in another one",
-                ));
-            }
-        }
-        Ok(())
     }
 
     async fn put_files(&self, files: &dyn Files, place: &Place, launched: &Launch) -> Result<()> {

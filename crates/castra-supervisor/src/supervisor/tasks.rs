@@ -7,11 +7,11 @@ use crate::engine::{json_text, now};
 use crate::task::end_again;
 use crate::task::held::{Held, parse};
 use crate::task::state::Cause;
-use crate::task::view::{Cancel, Outcome, TaskView, mode};
+use crate::task::view::{Cancel, TaskView, mode};
 use crate::{Error, Result, redact};
 use bytes::Bytes;
 use castra_proto::api::Page;
-use castra_proto::task::{CancelTask, Deliverable, Level, Reason, ReasonCode, TaskEvent, TaskEventKind};
+use castra_proto::task::{CancelTask, Deliverable, Level, TaskEvent, TaskEventKind};
 use castra_proto::{ErrorCode, SessionId, Task, TaskId, TaskSpec, TaskState};
 use castra_store::{Cursor, FoundTask, NewTask, TaskCommit, TaskError, TaskFilter, TaskRow};
 use serde_json::json;
@@ -35,10 +35,10 @@ impl Supervisor {
         let engine = &self.engine;
         let id = key.map_or_else(TaskId::now, |key| TaskId::of_key(&caller.by, key));
         let request_hash = hash(&spec);
-        let spec = launched(spec)?;
+        let mut spec = launched(spec)?;
         check(&spec)?;
         check_scope(&spec.session, caller)?;
-        self.check_task_folders(&spec, caller).await?;
+        self.settle_folders(&mut spec, caller).await?;
         let mut attempt = spec.session.clone();
         attempt.mode = mode(&spec);
         self.check_spec(SessionId::now(), &attempt).await?;
@@ -80,13 +80,17 @@ impl Supervisor {
         self.task(id).await
     }
 
-    /// As sessions' folders are checked: whoever may not approve names only those that the operator has listed.
-    async fn check_task_folders(&self, spec: &TaskSpec, caller: &Caller) -> Result<()> {
+    /// As sessions' folders are checked: whoever may not approve names only those that the operator has listed. By the
+    /// real paths, which are the task's from now on.
+    async fn settle_folders(&self, spec: &mut TaskSpec, caller: &Caller) -> Result<()> {
         self.check_folders(&spec.session, caller).await?;
-        if let Some(workdir) = &spec.session.workdir {
-            self.folder("workdir", workdir).await?;
+        if let Some(workdir) = &mut spec.session.workdir {
+            *workdir = self.folder("workdir", workdir).await?;
         }
-        Ok(())
+        for dir in &mut spec.session.add_dirs {
+            *dir = self.folder("add_dirs", dir).await?;
+        }
+        self.check_folders(&spec.session, caller).await
     }
 
     async fn dependencies(&self, spec: &TaskSpec) -> Result<Vec<TaskId>> {
@@ -256,26 +260,23 @@ impl Supervisor {
             if task.view.state.is_final() || task.view.cancel.is_some() || task.view.outcome.is_some() {
                 return Ok(());
             }
-            let message = match &request.reason {
-                Some(reason) => format!("by {}: {reason}", caller.by),
-                None => format!("by {}", caller.by),
-            };
-            if task.view.state == TaskState::Queued {
-                let reason = Some(Reason { code: ReasonCode::Cancelled, message, tail: Vec::new() });
-                task.view.reason.clone_from(&reason);
-                let outcome = Outcome { state: TaskState::Cancelled, result: None, reason };
-                task.view.conclude(outcome, now(), &mut task.events);
-                task.view.shift(Cause::Cancelled, now(), &mut task.events);
-                return Ok(());
-            }
-            task.view.cancel = Some(Cancel {
+            let cancel = Cancel {
                 by: caller.by.clone(),
                 at: now(),
                 reason: request.reason.clone(),
                 grace_s: request.grace_s.unwrap_or(GRACE_S),
-            });
+            };
+            if task.view.state == TaskState::Queued {
+                let outcome = cancel.outcome();
+                task.view.reason.clone_from(&outcome.reason);
+                task.view.conclude(outcome, now(), &mut task.events);
+                task.view.shift(Cause::Cancelled, now(), &mut task.events);
+                return Ok(());
+            }
             let data = json!({"by": caller.by, "reason": request.reason});
-            task.say(TaskEventKind::Log, Level::Event, format!("is to be cancelled {message}"), data);
+            let text = format!("is to be cancelled {}", cancel.message());
+            task.view.cancel = Some(cancel);
+            task.say(TaskEventKind::Log, Level::Event, text, data);
             Ok(())
         })
         .await

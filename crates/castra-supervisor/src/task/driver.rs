@@ -168,6 +168,9 @@ impl Driver {
             return Ok(auto.then_some(told));
         }
         if known.is_none() {
+            // Whoever made the task was allowed these folders, and not others in their place.
+            let wanted = &task.spec.session;
+            engine.still_there(wanted.workdir.iter().chain(&wanted.add_dirs)).await?;
             workspace.plant(files, &text).await?;
             let mut plan = Plan::new(session, session_spec(task, &text));
             let log = task.spec.protocol.has_log().then(|| workspace.log());

@@ -4,11 +4,10 @@ use super::driver::{Driver, caller};
 use super::handover::{self, Taken};
 use super::held::Held;
 use super::state::Cause;
-use super::view::Outcome;
 use crate::engine::now;
 use crate::{Error, Result};
 use castra_proto::spec::Mode;
-use castra_proto::task::{Level, Reason, ReasonCode, TaskEventKind};
+use castra_proto::task::{Level, Reason, TaskEventKind};
 use castra_proto::{ErrorCode, Kind, OwnKind, SessionId, TaskState};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -48,13 +47,7 @@ pub(super) async fn cancel(driver: &Driver, task: &mut Held) -> Result<()> {
         // Whoever does not come to rest is stopped; so is whoever is over already.
         let _ = timeout(left, rest).await;
     }
-    let message = match &cancel.reason {
-        Some(reason) => format!("by {}: {reason}", cancel.by),
-        None => format!("by {}", cancel.by),
-    };
-    let reason = Some(Reason { code: ReasonCode::Cancelled, message, tail: Vec::new() });
-    let outcome = Outcome { state: TaskState::Cancelled, result: None, reason };
-    task.view.conclude(outcome, now(), &mut task.events);
+    task.view.conclude(cancel.outcome(), now(), &mut task.events);
     task.commit(engine).await
 }
 

@@ -54,6 +54,21 @@ pub(crate) struct Cancel {
     pub grace_s: u64,
 }
 
+impl Cancel {
+    /// By whom, and why.
+    pub(crate) fn message(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("by {}: {reason}", self.by),
+            None => format!("by {}", self.by),
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        let reason = Reason { code: ReasonCode::Cancelled, message: self.message(), tail: Vec::new() };
+        Outcome { state: TaskState::Cancelled, result: None, reason: Some(reason) }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Version {
     pub n: u32,

@@ -45,6 +45,30 @@ name = "echo"
 reply.text = "You said: {{last_user}}"
 "#;
 
+/// The rows of `tui.rs`'s painting, as xterm shows them, whatever its width.
+pub(crate) const PAINTED: [&str; 20] = [
+    "red plain",
+    "",
+    "    ┌──┐",
+    "    │  │",
+    "    └──┘",
+    "",
+    "wide 漢字 e\u{301} 🦀|",
+    "a       b       c",
+    "bXYcdef",
+    "",
+    "two",
+    "three",
+    "four",
+    "",
+    "kept",
+    "xx",
+    "",
+    "",
+    "C",
+    "last",
+];
+
 /// A session on a terminal; `fields` of a SessionSpec.
 #[track_caller]
 pub(crate) fn terminal(daemon: &Daemon<'_>, mut fields: Value) -> Session {
