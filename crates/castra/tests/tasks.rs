@@ -284,9 +284,11 @@ fn a_folder_of_the_users_own_is_left_as_it_was() {
         std::fs::write(folder.join("CLAUDE.md"), "mine").unwrap();
         git(&["add", "."]);
         let before = git(&["status", "--porcelain"]);
+        let link = world.folder().join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
         let task = daemon.task(json!({
             "instructions": "LOG: in the folder",
-            "session": {"workdir": folder, "allowed_tools": ["Bash", "Read"]},
+            "session": {"workdir": link, "allowed_tools": ["Bash", "Read"]},
         }));
         let shown = task.wait();
         assert_eq!(
@@ -297,6 +299,36 @@ fn a_folder_of_the_users_own_is_left_as_it_was() {
         );
         assert_eq!(git(&["status", "--porcelain"]), before, "{cli}");
         assert_eq!(std::fs::read_to_string(folder.join("CLAUDE.md")).unwrap(), "mine", "{cli}");
+    });
+}
+
+/// Whoever made it was allowed the folder that was there then.
+#[test]
+fn a_folder_that_was_replaced_while_the_task_waited_is_not_entered() {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
+        let (folder, other) = (world.folder().join("allowed"), world.folder().join("other"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        let first =
+            daemon.task(instructed("echo 'STATUS: here' >> optio.log; sleep 4; echo DONE >> optio.log"));
+        let second = daemon.task(json!({
+            "instructions": "LOG: in the folder",
+            "depends_on": [first.id],
+            "session": {"workdir": folder, "allowed_tools": ["Bash", "Read"]},
+        }));
+        first.wait_said(TaskEventKind::Progress);
+        std::fs::remove_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(&other, &folder).unwrap();
+        let shown = second.wait();
+        let code = shown.reason.map(|reason| reason.code);
+        assert_eq!(
+            (shown.state, code),
+            (TaskState::Failed, Some(ReasonCode::Start)),
+            "{cli}: {:?}",
+            second.log()
+        );
+        assert_eq!(tree(&other), Vec::<std::path::PathBuf>::new(), "{cli}");
+        assert_eq!(first.wait().state, TaskState::Done, "{cli}");
     });
 }
 
