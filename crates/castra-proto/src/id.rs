@@ -84,6 +84,11 @@ impl TaskId {
     pub fn session(self, attempt: u32) -> SessionId {
         SessionId(Uuid::new_v5(&self.0, format!("attempt {attempt}").as_bytes()))
     }
+
+    /// A child that the task declares, counted from 0, of its attempt: made again, it is the same.
+    pub fn child(self, attempt: u32, n: usize) -> TaskId {
+        TaskId(Uuid::new_v5(&self.0, format!("child {attempt}:{n}").as_bytes()))
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@
 //! refused by name when a task is created, never ignored.
 
 mod event;
+mod group;
 pub mod param;
 
 pub use event::*;
+pub use group::*;
 pub use param::{Param, ParamKind};
 
 use crate::spec::Mode;
@@ -70,10 +72,24 @@ pub struct TaskSpec {
     /// Tasks, by id or name, that must be done first. One that fails or is cancelled fails this one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<String>,
+    /// The task that this one is made for: it ends with it, and is cancelled with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<TaskId>,
+    /// Tasks that run before this one's own work, and hand it their results. Of `session`, `labels` and `priority`
+    /// each has what it does not set itself from here; its name is its own among its siblings, and stands for it in
+    /// their `depends_on`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub children: Vec<Value>,
+    #[cfg_attr(feature = "openapi", schema(no_recursion))]
+    pub children: Vec<TaskSpec>,
+    #[serde(skip_serializing_if = "Group::is_default")]
+    pub group: Group,
+    /// Unset: `average` of the children where it is nothing but them, else `own`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressRule>,
+    /// Of a child: how much of its parent's progress it is, in percent. Those without one have equal parts of what
+    /// the others leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<u8>,
     /// The client that messages of the agent reach first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
@@ -210,6 +226,8 @@ pub struct Task {
     /// The newest version of each.
     pub deliverables: Vec<Deliverable>,
     pub parent: Option<TaskId>,
+    /// Those of its newest attempt, in their order; then those that were made for it.
+    pub children: Vec<Child>,
     pub labels: BTreeMap<String, String>,
     pub metadata: Option<Value>,
     pub priority: i32,
@@ -225,7 +243,8 @@ pub struct Task {
 pub struct Attempt {
     /// From 1.
     pub n: u32,
-    pub session_id: SessionId,
+    /// Unset where there are only children.
+    pub session_id: Option<SessionId>,
     /// It goes on in the session of the attempt before.
     pub resumed: bool,
     pub started_at: Timestamp,
@@ -278,6 +297,8 @@ pub enum ReasonCode {
     Stopped,
     /// A task that this one depends on was not done.
     Dependency,
+    /// A child was not done.
+    Child,
     /// Somebody cancelled it.
     Cancelled,
     /// It waits for its turn.

@@ -18,8 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The modules whose types leave a process as JSON. Shim frames have fixtures and tests of their own.
-const MODULES: [&str; 9] =
-    ["api", "session", "spec", "permission", "event", "error", "task", "task/param", "task/event"];
+const MODULES: [&str; 10] = [
+    "api",
+    "session",
+    "spec",
+    "permission",
+    "event",
+    "error",
+    "task",
+    "task/param",
+    "task/event",
+    "task/group",
+];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
 
@@ -35,7 +45,7 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Attempt, Backup, Behavior, CancelTask, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Home, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
+    Activity, Attempt, Backup, Behavior, CancelTask, Child, ChildRule, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Group, Home, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Order, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
 }
 
 fn here() -> PathBuf {

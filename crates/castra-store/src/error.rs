@@ -115,6 +115,9 @@ pub enum TaskError {
     /// Somebody else was faster: read again, and decide again.
     #[error("event {0} is the newest one")]
     Moved(u64),
+    /// Nothing is made for a task that is over or has not begun.
+    #[error("task {0}, which it is to be made for, is not at work")]
+    ParentIdle(TaskId),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -225,6 +225,11 @@ impl Store {
         on_backend!(self, db => db.tasks(filter, after, limit).await)
     }
 
+    /// All that were made for this task, in the order in which they were made.
+    pub async fn child_tasks(&self, parent: TaskId) -> Result<Vec<TaskRow>, StoreError> {
+        on_backend!(self, db => db.child_tasks(parent).await)
+    }
+
     /// All tasks that are not over, in the order in which they leave the queue.
     pub async fn live_tasks(&self) -> Result<Vec<TaskRow>, StoreError> {
         on_backend!(self, db => db.live_tasks().await)

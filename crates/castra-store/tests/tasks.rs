@@ -99,6 +99,30 @@ async fn a_name_is_free_again_when_its_task_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_child_is_left_below_a_task_that_is_over() {
+    let home = Home::new().await;
+    let (store, parent, child) = (&home.store, TaskId::now(), TaskId::now());
+    let made = || create(child, NewTask { parent: Some(parent), ..new(None, 2) });
+    store.commit_task(create(parent, new(None, 1))).await.unwrap();
+    let early = store.commit_task(made()).await;
+    assert!(matches!(early, Err(TaskError::ParentIdle(id)) if id == parent));
+    store.commit_task(commit(parent, Some(1), TaskState::Running, &["a"])).await.unwrap();
+    store.commit_task(made()).await.unwrap();
+    for state in [TaskState::Done, TaskState::Queued] {
+        let over = store.commit_task(commit(parent, Some(2), state, &["b"])).await;
+        assert!(matches!(over, Err(TaskError::Moved(2))), "{state}");
+    }
+    store.commit_task(commit(child, Some(1), TaskState::Cancelled, &["c"])).await.unwrap();
+    store.commit_task(commit(parent, Some(2), TaskState::Done, &["b"])).await.unwrap();
+    let late =
+        store.commit_task(create(TaskId::now(), NewTask { parent: Some(parent), ..new(None, 3) })).await;
+    assert!(matches!(late, Err(TaskError::ParentIdle(_))));
+    let below: Vec<TaskId> = store.child_tasks(parent).await.unwrap().iter().map(|row| row.id).collect();
+    assert_eq!(below, [child]);
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_was_overtaken_changes_nothing() {
     let home = Home::new().await;
     let (store, id) = (&home.store, TaskId::now());

@@ -139,6 +139,9 @@ fn task_problem(error: &TaskError) -> Problem {
         TaskError::Mismatch => Problem::new(ErrorCode::IdempotencyMismatch, text)
             .hint("use a new Idempotency-Key for a new request"),
         TaskError::Moved(_) => Problem::new(ErrorCode::Conflict, text).hint("try again"),
+        TaskError::ParentIdle(_) => {
+            Problem::new(ErrorCode::Conflict, text).hint("make it while that task runs, or without `parent`")
+        }
         TaskError::Store(error) => store_problem(error),
     }
 }

@@ -1,7 +1,7 @@
 //! What of a spec is secret: split off to be stored encrypted, and shown as `***`. Pure.
 
 use crate::{Error, Result};
-use castra_proto::{ErrorCode, SessionSpec};
+use castra_proto::{ErrorCode, SessionSpec, TaskSpec};
 use serde_json::{Value, json};
 
 pub(crate) const MASK: &str = "***";
@@ -35,6 +35,32 @@ pub(crate) fn split(spec: &SessionSpec) -> (SessionSpec, Option<Value>) {
         }
     }
     (shown, (!secret.is_empty()).then_some(Value::Object(secret)))
+}
+
+/// The same of a task: its session's, and under `children` those of the tasks below it, in their order.
+pub(crate) fn split_task(spec: &TaskSpec) -> (TaskSpec, Option<Value>) {
+    let (session, secrets) = split(&spec.session);
+    let (children, below): (Vec<_>, Vec<_>) = spec.children.iter().map(split_task).unzip();
+    let shown = TaskSpec { session, children, ..spec.clone() };
+    if below.iter().all(Option::is_none) {
+        return (shown, secrets);
+    }
+    let mut secrets = secrets.unwrap_or_else(|| json!({}));
+    secrets["children"] = below.into();
+    (shown, Some(secrets))
+}
+
+/// The task as it was given.
+pub(crate) fn restore_task(mut shown: TaskSpec, secrets: Option<Value>) -> Result<TaskSpec> {
+    let Some(Value::Object(mut secrets)) = secrets else { return Ok(shown) };
+    if let Some(Value::Array(below)) = secrets.remove("children") {
+        let children = std::mem::take(&mut shown.children).into_iter();
+        let each = children.zip(below).map(|(child, secrets)| restore_task(child, Some(secrets)));
+        shown.children = each.collect::<Result<_>>()?;
+    }
+    let session = serde_json::to_string(&shown.session).map_err(damaged)?;
+    shown.session = restore(&session, Some(secrets.into()))?;
+    Ok(shown)
 }
 
 /// `https://user:password@host/path?query` as `https://***@host/***`: any of these is used as a secret.
@@ -183,6 +209,25 @@ mod tests {
         ] {
             assert_eq!(shown_url(url), shown);
         }
+    }
+
+    #[test]
+    fn of_a_task_the_secrets_below_it_are_kept_too() {
+        let task: TaskSpec = serde_json::from_value(json!({
+            "session": {"env": {"A": "s3cret-1"}},
+            "children": [
+                {"instructions": "x"},
+                {"children": [{"session": {"settings": {"env": {"B": "s3cret-2"}}}}]},
+            ],
+        }))
+        .unwrap();
+        let (shown, secrets) = split_task(&task);
+        let text = serde_json::to_string(&shown).unwrap();
+        assert!(!text.contains("s3cret") && text.contains(MASK), "{text}");
+        assert_eq!(restore_task(shown, secrets).unwrap(), task);
+        let plain: TaskSpec = serde_json::from_value(json!({"children": [{}]})).unwrap();
+        let (shown, secrets) = split_task(&plain);
+        assert_eq!((restore_task(shown, None).unwrap(), secrets), (plain, None));
     }
 
     #[test]

@@ -58,6 +58,8 @@ task_kinds! {
     Deliverable = "deliverable",
     /// What was named as a deliverable and is none: `{path, why}`.
     Rejected = "rejected",
+    /// What became of a child: `{task_id, state, result?, reason?}`.
+    Child = "child",
     /// What castra told the agent: `{text, message_id}`.
     Reply = "reply",
     /// `{reason}`.

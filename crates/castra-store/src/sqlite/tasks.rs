@@ -140,6 +140,14 @@ impl Sqlite {
         rows.iter().map(task).collect()
     }
 
+    pub(crate) async fn child_tasks(&self, parent: TaskId) -> Result<Vec<TaskRow>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM tasks WHERE parent = $1 ORDER BY no")
+            .bind(parent.spelled())
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(task).collect()
+    }
+
     pub(crate) async fn task_events(
         &self,
         id: TaskId,
@@ -240,12 +248,19 @@ async fn apply(
                 let name = new.name.clone().unwrap_or_default();
                 return Ok(Err(TaskError::NameTaken { name, by }));
             }
+            if let Some(parent) = new.parent
+                && !is_at_work(conn, parent).await?
+            {
+                return Ok(Err(TaskError::ParentIdle(parent)));
+            }
             (insert(conn, commit, new, sealed).await?, 0)
         }
         (None, None) => return Ok(Err(TaskError::NoTask(commit.task))),
         (None, Some(row)) => {
             let head = unsigned(row.try_get("head")?);
-            if commit.head != Some(head) {
+            // A child that came in between is to be seen before its parent is over, or begins anew.
+            let leaves = commit.state.is_final() || commit.state == TaskState::Queued;
+            if commit.head != Some(head) || leaves && has_live(conn, commit.task).await? {
                 return Ok(Err(TaskError::Moved(head)));
             }
             (row.try_get("no")?, head)
@@ -297,6 +312,17 @@ async fn apply(
     .execute(&mut *conn)
     .await?;
     Ok(Ok(TaskCommitted { head: seq, existed: false }))
+}
+
+async fn is_at_work(conn: &mut SqliteConnection, task: TaskId) -> Result<bool, StoreError> {
+    let sql =
+        concat!("SELECT EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND state <> 'queued' AND ", live!(), ")");
+    Ok(sqlx::query_scalar(sql).bind(task.spelled()).fetch_one(conn).await?)
+}
+
+async fn has_live(conn: &mut SqliteConnection, parent: TaskId) -> Result<bool, StoreError> {
+    let sql = concat!("SELECT EXISTS (SELECT 1 FROM tasks WHERE parent = $1 AND ", live!(), ")");
+    Ok(sqlx::query_scalar(sql).bind(parent.spelled()).fetch_one(conn).await?)
 }
 
 /// Who bears the name already.

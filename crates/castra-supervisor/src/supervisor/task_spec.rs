@@ -1,12 +1,14 @@
 //! What a task may be: its parameters filled in, and what cannot work refused before anything is made. Pure.
 
 use super::start::check_name;
+use super::task_new::below;
+use crate::task::group::{self, MAX_CHILDREN, MAX_DEPTH, name_of};
 use crate::task::params;
 use crate::task::protocol::text::MCP_SERVER;
 use crate::task::view::{completion, has_mcp, mode};
 use crate::{Error, Result};
 use castra_proto::spec::Mode;
-use castra_proto::task::{Completion, Protocol, Start};
+use castra_proto::task::{Completion, ProgressRule, Protocol, Start};
 use castra_proto::{ErrorCode, TaskSpec};
 use serde_json::Value;
 
@@ -36,8 +38,78 @@ pub(super) fn launched(spec: TaskSpec) -> Result<TaskSpec> {
     Ok(TaskSpec { params: spec.params, values, ..filled })
 }
 
-/// Refuses what cannot work, with the reason.
+/// Refuses what cannot work, with the reason; of a task with all that is below it.
 pub(super) fn check(spec: &TaskSpec) -> Result<()> {
+    let mut left = MAX_CHILDREN;
+    check_below(spec, 0, &mut left)
+}
+
+fn check_below(spec: &TaskSpec, depth: usize, left: &mut usize) -> Result<()> {
+    let refuse = |detail: String, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
+    check_one(spec)?;
+    check_children(spec)?;
+    if depth == MAX_DEPTH && !spec.children.is_empty() {
+        let detail = format!("there are more than {MAX_DEPTH} levels of `children`");
+        return refuse(detail, "have fewer levels");
+    }
+    let Some(rest) = left.checked_sub(spec.children.len()) else {
+        let detail = format!("there are more than {MAX_CHILDREN} `children`");
+        return refuse(detail, "make several tasks of it");
+    };
+    *left = rest;
+    for (n, child) in spec.children.iter().enumerate() {
+        let inside = |error| below(&name_of(&spec.children, n), error);
+        let own = [
+            ("parent", child.parent.is_some()),
+            ("ephemeral", child.ephemeral),
+            ("ttl_s", child.ttl_s.is_some()),
+            ("client_id", child.client_id.is_some()),
+        ];
+        if let Some((field, _)) = own.iter().find(|(_, set)| *set) {
+            let detail = format!("`{field}` is not a child's own: it comes and goes with its parent");
+            return refuse(detail, "say it of the parent").map_err(inside);
+        }
+        check_below(child, depth + 1, left).map_err(inside)?;
+    }
+    Ok(())
+}
+
+fn check_children(spec: &TaskSpec) -> Result<()> {
+    let refuse = |detail: String, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
+    if spec.group.limit == Some(0) {
+        return refuse("`group.limit` is 0".into(), "leave it out for 10 at once");
+    }
+    let of_children = [ProgressRule::Average, ProgressRule::Sequential, ProgressRule::Mapped];
+    if spec.children.is_empty() && spec.progress.is_some_and(|rule| of_children.contains(&rule)) {
+        return refuse(
+            "`progress` names a rule of children, and there are none".into(),
+            "use `own` or `todos`",
+        );
+    }
+    if group::is_group(spec) && spec.budget_usd.is_some() {
+        let detail = "`budget_usd` is that of a session, and a task without `instructions` has only children";
+        return refuse(detail.into(), "say it of each child");
+    }
+    let shares: u32 = spec.children.iter().filter_map(|child| child.share.map(u32::from)).sum();
+    if shares > 100 {
+        return refuse(format!("the `share`s of the children are {shares} percent together"), "100 is all");
+    }
+    let mut names: Vec<&String> = spec.children.iter().filter_map(|child| child.name.as_ref()).collect();
+    names.sort();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return refuse(
+            format!("two children have the name {:?}", twice[0]),
+            "names are unique among siblings",
+        );
+    }
+    if let Some(cycle) = group::cycle(spec) {
+        let detail = format!("children wait for each other: {}", cycle.join(" → "));
+        return refuse(detail, "`depends_on`, and the order of a sequence, must lead to a beginning");
+    }
+    Ok(())
+}
+
+fn check_one(spec: &TaskSpec) -> Result<()> {
     let refuse = |detail: String, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
     if let Some(name) = &spec.name {
         check_name(name)?;
@@ -45,8 +117,6 @@ pub(super) fn check(spec: &TaskSpec) -> Result<()> {
     let later = [
         ("inputs", !spec.inputs.is_empty()),
         ("hooks", !spec.hooks.is_empty()),
-        ("parent", spec.parent.is_some()),
-        ("children", !spec.children.is_empty()),
         ("client_id", spec.client_id.is_some()),
         ("ttl_s", spec.ttl_s.is_some()),
     ];

@@ -1,23 +1,20 @@
 //! Tasks: created, shown, cancelled, gone on with, removed; and what they have handed over.
 
-use super::start::{check_scope, hash};
-use super::task_spec::{check, launched};
 use super::{Caller, Supervisor};
-use crate::engine::{json_text, now};
+use crate::engine::now;
 use crate::task::end_again;
 use crate::task::held::{Held, parse};
 use crate::task::state::Cause;
-use crate::task::view::{Cancel, TaskView, mode};
-use crate::{Error, Result, redact};
+use crate::task::view::{Cancel, TaskView};
+use crate::{Error, Result};
 use bytes::Bytes;
 use castra_proto::api::Page;
 use castra_proto::task::{CancelTask, Deliverable, Level, TaskEvent, TaskEventKind};
-use castra_proto::{ErrorCode, SessionId, Task, TaskId, TaskSpec, TaskState};
-use castra_store::{Cursor, FoundTask, NewTask, TaskCommit, TaskError, TaskFilter, TaskRow};
+use castra_proto::{ErrorCode, Task, TaskId, TaskSpec, TaskState};
+use castra_store::{Cursor, FoundTask, TaskError, TaskFilter, TaskRow};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
 const PAGE_TASKS: usize = 100;
 const PAGE_EVENTS: usize = 1000;
@@ -27,82 +24,12 @@ const GRACE_S: u64 = 5;
 const TRIES: usize = 50;
 
 impl Supervisor {
-    /// A new task, on disk when this returns; it begins when its turn comes. With `key` (Idempotency-Key) a retry gets
-    /// the task of the first call; another body is refused.
-    ///
-    /// Errors: `invalid_request` with the reason, before anything is made; `conflict` for a taken name.
-    pub async fn create_task(&self, spec: TaskSpec, key: Option<&str>, caller: &Caller) -> Result<Task> {
-        let engine = &self.engine;
-        let id = key.map_or_else(TaskId::now, |key| TaskId::of_key(&caller.by, key));
-        let request_hash = hash(&spec);
-        let mut spec = launched(spec)?;
-        check(&spec)?;
-        check_scope(&spec.session, caller)?;
-        self.settle_folders(&mut spec, caller).await?;
-        let mut attempt = spec.session.clone();
-        attempt.mode = mode(&spec);
-        self.check_spec(SessionId::now(), &attempt).await?;
-        let depends_on = self.dependencies(&spec).await?;
-        let at = now();
-        let view = TaskView {
-            since: at,
-            nonce: nonce(),
-            retries_left: spec.retries,
-            depends_on,
-            ..TaskView::default()
-        };
-        let (shown, secrets) = redact::split(&spec.session);
-        let shown = TaskSpec { session: shown, ..spec.clone() };
-        let said = json!({"from": null, "to": TaskState::Queued, "cause": "created", "by": caller.by});
-        let commit = TaskCommit {
-            task: id,
-            at,
-            create: Some(NewTask {
-                name: spec.name.clone(),
-                request_hash,
-                priority: spec.priority,
-                parent: spec.parent,
-                labels: spec.labels.clone(),
-                metadata: spec.metadata.clone().unwrap_or_default(),
-                spec: json_text(&shown)?,
-                secrets,
-            }),
-            head: None,
-            state: TaskState::Queued,
-            session: None,
-            events: vec![view.event(at, TaskEventKind::State, Level::Event, "queued", said)],
-            view: json_text(&view)?,
-            deliverables: Vec::new(),
-        };
-        engine.store.commit_task(commit).await?;
-        crate::failpoint::failpoint!("task.created");
-        engine.tasks.committed(id);
-        self.task(id).await
-    }
-
-    /// As sessions' folders are checked: whoever may not approve names only those that the operator has listed. By the
-    /// real paths, which are the task's from now on.
-    async fn settle_folders(&self, spec: &mut TaskSpec, caller: &Caller) -> Result<()> {
-        self.check_folders(&spec.session, caller).await?;
-        if let Some(workdir) = &mut spec.session.workdir {
-            *workdir = self.folder("workdir", workdir).await?;
-        }
-        for dir in &mut spec.session.add_dirs {
-            *dir = self.folder("add_dirs", dir).await?;
-        }
-        self.check_folders(&spec.session, caller).await
-    }
-
-    async fn dependencies(&self, spec: &TaskSpec) -> Result<Vec<TaskId>> {
-        let mut ids = Vec::with_capacity(spec.depends_on.len());
-        for reference in &spec.depends_on {
-            ids.push(self.resolve_task(reference).await?);
-        }
-        Ok(ids)
-    }
-
-    /// Resolves an id, a unique prefix (4 characters or more) or a name.
+    /// Resolves an id, a unique prefix (4 characters or more), a name, or `PARENT/NAME` of a child.
     pub async fn resolve_task(&self, reference: &str) -> Result<TaskId> {
+        if let Some((parent, child)) = reference.rsplit_once('/') {
+            let parent = Box::pin(self.resolve_task(parent)).await?;
+            return self.resolve_child(parent, child).await;
+        }
         match self.engine.store.find_task(reference).await? {
             FoundTask::One(row) => Ok(row.id),
             FoundTask::None => Err(no_task(reference)),
@@ -122,7 +49,7 @@ impl Supervisor {
         self.shown_task(row).await
     }
 
-    async fn shown_task(&self, row: TaskRow) -> Result<Task> {
+    pub(super) async fn shown_task(&self, row: TaskRow) -> Result<Task> {
         let view: TaskView = parse(&row, "state", &row.view)?;
         let mut deliverables: Vec<Deliverable> = self.engine.store.deliverables(row.id).await?;
         // By path and version: of each path the last one stays.
@@ -134,10 +61,12 @@ impl Supervisor {
             Some(session) => self.engine.store.session(session).await?.map(|row| row.id),
             None => None,
         };
+        let spec: TaskSpec = parse(&row, "spec", &row.spec)?;
         Ok(Task {
-            spec: parse(&row, "spec", &row.spec)?,
+            children: self.shown_children(&row, &view).await?,
             id: row.id,
-            name: row.name,
+            name: row.name.or_else(|| spec.name.clone()),
+            spec,
             state: row.state,
             since: view.since,
             attempt: view.attempt(),
@@ -291,7 +220,8 @@ impl Supervisor {
             Some(session) => self.engine.store.session(session).await?,
             None => None,
         };
-        if session.is_none() {
+        let spec: TaskSpec = parse(&row, "spec", &row.spec)?;
+        if session.is_none() && spec.children.is_empty() {
             return Err(Error::with_hint(
                 ErrorCode::Conflict,
                 "the task has no session to go on in",
@@ -308,9 +238,9 @@ impl Supervisor {
         self.change_task(id, |task| another(task, Cause::Retried)).await
     }
 
-    /// Removes a task that is over, with its deliverables and its sessions.
+    /// Removes a task that is over, with its deliverables, its sessions, and all tasks below it.
     ///
-    /// Errors: `conflict` while it is not over.
+    /// Errors: `conflict` while it, or the task that it is a child of, is not over.
     pub async fn remove_task(&self, id: TaskId) -> Result<()> {
         let row = self.engine.store.task(id).await?.ok_or_else(|| no_task(&id.to_string()))?;
         if !row.state.is_final() {
@@ -320,14 +250,23 @@ impl Supervisor {
                 "`castra task cancel ID` ends it",
             ));
         }
+        if let Some(parent) = row.parent
+            && self.engine.store.task(parent).await?.is_some_and(|parent| !parent.state.is_final())
+        {
+            let hint = "remove it with that task, when that is over";
+            return Err(Error::with_hint(ErrorCode::Conflict, format!("task {parent} still needs it"), hint));
+        }
         self.forget_task(id).await
     }
 
     pub(crate) async fn forget_task(&self, id: TaskId) -> Result<()> {
         let Some(row) = self.engine.store.task(id).await? else { return Ok(()) };
         let view: TaskView = parse(&row, "state", &row.view)?;
-        for attempt in &view.attempts {
-            match self.remove(attempt.session_id, false, &crate::task::driver::caller(id)).await {
+        for child in self.engine.store.child_tasks(id).await? {
+            Box::pin(self.forget_task(child.id)).await?;
+        }
+        for session in view.attempts.iter().filter_map(|attempt| attempt.session_id) {
+            match self.remove(session, false, &crate::task::driver::caller(id)).await {
                 Err(error) if error.problem().code != ErrorCode::SessionNotFound => return Err(error),
                 _ => {}
             }
@@ -383,15 +322,10 @@ fn another(task: &mut Held, cause: Cause) -> Result<()> {
     Ok(())
 }
 
-fn no_task(reference: &str) -> Error {
+pub(super) fn no_task(reference: &str) -> Error {
     Error::with_hint(
         ErrorCode::NotFound,
         format!("there is no task {reference:?}"),
         "`castra task list -a` lists all tasks",
     )
-}
-
-/// In castra's messages to the agent: short enough to be read, long enough not to be guessed by what it reads.
-fn nonce() -> String {
-    Uuid::new_v4().simple().to_string()[..12].to_owned()
 }

@@ -8,7 +8,7 @@ use super::protocol::notice::{self, Rejection, Verdict};
 use super::protocol::text::MCP_SERVER;
 use super::state::Cause;
 use super::view::{Effect, Outcome, Told, completion, has_mcp, mode};
-use super::{end, handover};
+use super::{children, end, handover};
 use crate::engine::now;
 use crate::session::commands::TOOL_RESULT;
 use crate::session::coordinate::Coordination;
@@ -93,14 +93,18 @@ impl Driver {
             return Ok(false);
         };
         match task.view.state {
-            TaskState::Starting if task.view.cancel.is_none() && task.view.outcome.is_none() => {
-                self.start(&mut task).await?;
-            }
             TaskState::Starting | TaskState::Running | TaskState::NeedsInput => {
                 if task.view.outcome.is_some() {
                     end::end(self, &mut task).await?;
                 } else if task.view.cancel.is_some() {
                     end::cancel(self, &mut task).await?;
+                } else if task.view.gathers(&task.spec) {
+                    match task.view.state {
+                        TaskState::Starting => children::begin(self, &mut task).await?,
+                        _ => children::follow(self, &mut task).await?,
+                    }
+                } else if !task.view.begun {
+                    self.start(&mut task).await?;
                 } else {
                     self.follow(&mut task).await?;
                 }
@@ -112,17 +116,22 @@ impl Driver {
         Ok(true)
     }
 
+    /// Somebody has changed the task; or it was this driver itself, who looks again.
+    pub(super) async fn poked(&self) {
+        self.driving.poke.notified().await;
+    }
+
     /// From an attempt that was admitted to a session that works on it.
     async fn start(&self, task: &mut Held) -> Result<()> {
         let engine = &self.supervisor.engine;
-        let Some(attempt) = task.attempt().cloned() else {
+        let (Some(attempt), Some(session)) = (task.attempt().cloned(), task.session()) else {
             return Err(Error::new(
                 ErrorCode::Internal,
                 format!("task {} starts without an attempt", task.id),
             ));
         };
         crate::failpoint::failpoint!("task.start");
-        let first_word = match self.begin(task, attempt.session_id, attempt.resumed).await {
+        let first_word = match self.begin(task, session, attempt.resumed).await {
             Ok(first_word) => first_word,
             Err(error @ (Error::Refused(_) | Error::Launch(_))) => {
                 let problem = error.problem();
@@ -136,11 +145,12 @@ impl Driver {
             let key = format!("task:{}:{}", task.id, attempt.n);
             task.view.kickoff = self.tell(task, &key, text).await?;
         }
-        let data = json!({"session_id": attempt.session_id, "resumed": attempt.resumed});
+        let data = json!({"session_id": session, "resumed": attempt.resumed});
         let message = match attempt.resumed {
-            true => format!("attempt {} goes on in session {}", attempt.n, attempt.session_id),
-            false => format!("attempt {} in session {}", attempt.n, attempt.session_id),
+            true => format!("attempt {} goes on in session {session}", attempt.n),
+            false => format!("attempt {} in session {session}", attempt.n),
         };
+        task.view.begun = true;
         task.say(TaskEventKind::Attempt, Level::Event, message, data);
         task.view.shift(Cause::Started, now(), &mut task.events);
         task.commit(engine).await
@@ -172,6 +182,9 @@ impl Driver {
             let wanted = &task.spec.session;
             engine.still_there(wanted.workdir.iter().chain(&wanted.add_dirs)).await?;
             workspace.plant(files, &text).await?;
+            if !task.spec.children.is_empty() {
+                children::hand_up(self, task, &workspace).await?;
+            }
             let mut plan = Plan::new(session, session_spec(task, &text));
             let log = task.spec.protocol.has_log().then(|| workspace.log());
             plan.coordination = Some(Coordination::new(task.id, log, has_mcp(&task.spec), enabled));
@@ -242,8 +255,7 @@ impl Driver {
             if events.is_empty() {
                 tokio::select! {
                     changed = head.changed() => if changed.is_err() { return Ok(()) },
-                    // Somebody wants something of the task; or it was this driver itself, who looks again.
-                    () = self.driving.poke.notified() => return Ok(()),
+                    () = self.poked() => return Ok(()),
                 }
             }
         }
@@ -364,12 +376,21 @@ fn session_spec(task: &Held, instructions: &str) -> SessionSpec {
         let before = spec.append_system_prompt.take().map(|text| format!("{text}\n\n")).unwrap_or_default();
         spec.append_system_prompt = Some(format!("{before}{instructions}"));
     }
-    spec.limits.max_runtime_s = spec.limits.max_runtime_s.into_iter().chain(task.spec.timeout_s).min();
+    spec.limits.max_runtime_s = spec.limits.max_runtime_s.into_iter().chain(time_left(task)).min();
     spec.limits.max_budget_usd = match (spec.limits.max_budget_usd, task.spec.budget_usd) {
         (Some(own), Some(budget)) => Some(own.min(budget)),
         (own, budget) => own.or(budget),
     };
     spec
+}
+
+/// What its children have left of the attempt's time, in seconds.
+fn time_left(task: &Held) -> Option<u64> {
+    let allowed = task.spec.timeout_s?;
+    let Some(attempt) = task.attempt().filter(|_| !task.spec.children.is_empty()) else {
+        return Some(allowed);
+    };
+    Some(allowed.saturating_sub(now().seconds_since(attempt.started_at).max(0.0) as u64).max(1))
 }
 
 fn is_overtaken(error: &Error) -> bool {

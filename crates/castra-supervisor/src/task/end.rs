@@ -1,5 +1,6 @@
 //! How an attempt ends: its session is stopped, what it leaves is taken, and the task gets the state that is true.
 
+use super::children;
 use super::driver::{Driver, caller};
 use super::handover::{self, Taken};
 use super::held::Held;
@@ -23,6 +24,7 @@ const TAIL_BYTES: usize = 4 << 20;
 pub(super) async fn cancel(driver: &Driver, task: &mut Held) -> Result<()> {
     let Some(cancel) = task.view.cancel.clone() else { return Ok(()) };
     let engine = &driver.supervisor.engine;
+    children::cancel(driver, task, "its parent is cancelled").await?;
     if let Some(session) = task.session()
         && let Some(row) = engine.store.session(session).await?
         && !row.state.is_final()
@@ -56,6 +58,7 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
     let engine = &driver.supervisor.engine;
     let Some(outcome) = task.view.outcome.clone() else { return Ok(()) };
     crate::failpoint::failpoint!("task.ending");
+    children::cancel(driver, task, &format!("its parent is {}", outcome.state)).await?;
     let mut tail = Vec::new();
     if let Some(session) = task.session()
         && engine.store.session(session).await?.is_some()
@@ -77,6 +80,7 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
             tail = last_lines(driver, session).await?;
         }
     }
+    children::are_over(driver, task).await?;
     let at = now();
     task.view.result = outcome.result;
     task.view.reason = outcome.reason.map(|reason| Reason { tail, ..reason });

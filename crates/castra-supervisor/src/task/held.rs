@@ -29,9 +29,8 @@ impl Held {
     }
 
     pub(crate) async fn of(engine: &Engine, row: &TaskRow) -> Result<Self> {
-        let mut spec: TaskSpec = parse(row, "spec", &row.spec)?;
-        let secrets = engine.store.task_secrets(row.id).await?;
-        spec.session = redact::restore(&json_text(&spec.session)?, secrets)?;
+        let shown: TaskSpec = parse(row, "spec", &row.spec)?;
+        let spec = redact::restore_task(shown, engine.store.task_secrets(row.id).await?)?;
         Ok(Self {
             id: row.id,
             head: row.head,
@@ -48,7 +47,7 @@ impl Held {
     }
 
     pub(crate) fn session(&self) -> Option<SessionId> {
-        self.attempt().map(|attempt| attempt.session_id)
+        self.attempt().and_then(|attempt| attempt.session_id)
     }
 
     pub(crate) fn workspace(&self, session: SessionId) -> Workspace {

@@ -1,10 +1,12 @@
 //! Tasks: from instructions to an outcome. A task's attempts drive sessions; what its agent reports arrives as events of
 //! the session, and is folded here. Refuses to touch a run: sessions are told what to do as anybody tells them.
 
+mod children;
 pub mod cron;
 pub(crate) mod driver;
 mod end;
 pub mod filter;
+pub(crate) mod group;
 pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod hub;

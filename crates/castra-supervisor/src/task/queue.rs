@@ -2,16 +2,17 @@
 //! commits.
 
 use super::driver;
+use super::group::is_group;
 use super::held::{Held, parse};
 use super::state::Cause;
-use super::view::{Outcome, TaskView};
+use super::view::{Outcome, Sibling, TaskView};
 use crate::engine::{Engine, now};
 use crate::supervisor::Supervisor;
 use crate::{Error, Result};
-use castra_proto::task::{Attempt, Reason, ReasonCode};
+use castra_proto::task::{Attempt, Order, Reason, ReasonCode};
 use castra_proto::{TaskId, TaskState};
 use castra_store::{TaskError, TaskRow};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tracing::warn;
 
@@ -57,26 +58,44 @@ async fn look(supervisor: &Supervisor) -> Result<()> {
     for row in &running {
         driver::drive(supervisor, row.id);
     }
-    let mut ready = Vec::new();
+    let mut waiting = Vec::new();
     for row in queued {
-        match first_of(engine, &row).await? {
-            Dependencies::Done => ready.push(row),
-            Dependencies::Open => {}
-            Dependencies::Failed(message) => refuse(engine, &row, message).await?,
+        let view: TaskView = parse(&row, "state", &row.view)?;
+        // Its siblings are still being made.
+        let is_made = |parent: &TaskRow| row.parent != Some(parent.id) || parent.state != TaskState::Starting;
+        if view.sibling.is_some() && !running.iter().all(is_made) {
+            continue;
         }
+        let ready = match first_of(engine, &view).await? {
+            Dependencies::Done => true,
+            Dependencies::Open => false,
+            Dependencies::Failed(message) => {
+                refuse(engine, &row, message).await?;
+                continue;
+            }
+        };
+        waiting.push(Waiting { row, sibling: view.sibling, ready });
     }
     let limits = &engine.config.tasks;
     let all = limits.running.unwrap_or_else(|| (2 * engine.probe.cores as usize).max(4));
-    for id in choose(&ready, &running, all, &limits.labels) {
+    for id in choose(&waiting, &running, all, &limits.labels) {
         admit(engine, id).await?;
         driver::drive(supervisor, id);
     }
     Ok(())
 }
 
+/// A task in the queue.
+struct Waiting {
+    row: TaskRow,
+    sibling: Option<Sibling>,
+    /// All that it depends on is done.
+    ready: bool,
+}
+
 /// What may be let go now, in order.
 fn choose(
-    queued: &[TaskRow],
+    queued: &[Waiting],
     running: &[TaskRow],
     all: usize,
     labels: &BTreeMap<String, usize>,
@@ -92,29 +111,51 @@ fn choose(
             })
             .collect()
     };
-    for row in running {
+    // Its children count in a task's place: who waits for them would else keep them from running.
+    let live = running.iter().chain(queued.iter().map(|one| &one.row));
+    let parents: BTreeSet<TaskId> = live.filter_map(|row| row.parent).collect();
+    let counting = || running.iter().filter(|row| !parents.contains(&row.id));
+    for row in counting() {
         for (label, _) in places(row) {
             *taken.entry(label).or_default() += 1;
         }
     }
-    let mut room = all.saturating_sub(running.len());
+    let mut at_work: BTreeMap<TaskId, u32> = BTreeMap::new();
+    for parent in running.iter().filter_map(|row| row.parent) {
+        *at_work.entry(parent).or_default() += 1;
+    }
+    let mut room = all.saturating_sub(counting().count());
     let mut chosen = Vec::new();
-    for row in queued {
+    for one in queued.iter().filter(|one| one.ready) {
         if room == 0 {
             break;
         }
-        let wanted = places(row);
-        // Whoever waits for a label does not hold up others behind it.
+        let wanted = places(&one.row);
+        // Whoever waits for a label, or for its siblings, does not hold up others behind it.
         if wanted.iter().any(|(label, limit)| taken.get(label).copied().unwrap_or(0) >= *limit) {
             continue;
+        }
+        if let (Some(sibling), Some(parent)) = (one.sibling, one.row.parent) {
+            let at_work = at_work.entry(parent).or_default();
+            if *at_work >= sibling.at_once || sibling.in_order == Order::Sequential && is_behind(queued, one)
+            {
+                continue;
+            }
+            *at_work += 1;
         }
         for (label, _) in wanted {
             *taken.entry(label).or_default() += 1;
         }
         room -= 1;
-        chosen.push(row.id);
+        chosen.push(one.row.id);
     }
     chosen
+}
+
+/// Another one comes before it.
+fn is_behind(queued: &[Waiting], one: &Waiting) -> bool {
+    let place = |one: &Waiting| one.sibling.map(|sibling| sibling.n);
+    queued.iter().any(|other| other.row.parent == one.row.parent && place(other) < place(one))
 }
 
 enum Dependencies {
@@ -123,8 +164,7 @@ enum Dependencies {
     Failed(String),
 }
 
-async fn first_of(engine: &Engine, row: &TaskRow) -> Result<Dependencies> {
-    let view: TaskView = parse(row, "state", &row.view)?;
+async fn first_of(engine: &Engine, view: &TaskView) -> Result<Dependencies> {
     let mut open = false;
     for id in &view.depends_on {
         match engine.store.task(*id).await?.map(|row| row.state) {
@@ -152,8 +192,12 @@ async fn refuse(engine: &Engine, row: &TaskRow, message: String) -> Result<()> {
 async fn admit(engine: &Engine, id: TaskId) -> Result<()> {
     let Some(mut task) = Held::load(engine, id).await? else { return Ok(()) };
     let n = task.view.attempt() + 1;
-    let before = task.session().filter(|_| task.view.resume);
-    let session_id = before.unwrap_or_else(|| id.session(n));
+    // It may never have come to a session of its own.
+    let before = match task.session().filter(|_| task.view.resume) {
+        Some(session) => engine.store.session(session).await?.map(|row| row.id),
+        None => None,
+    };
+    let session_id = (!is_group(&task.spec)).then(|| before.unwrap_or_else(|| id.session(n)));
     if !task.view.shift(Cause::Admitted, now(), &mut task.events) {
         return Ok(());
     }
@@ -165,7 +209,10 @@ async fn admit(engine: &Engine, id: TaskId) -> Result<()> {
     if before.is_none() {
         task.view.progress = Default::default();
     }
-    task.view.kickoff = None;
+    if !task.view.resume {
+        task.view.children.clear();
+    }
+    (task.view.kickoff, task.view.gathered, task.view.begun) = (None, false, false);
     task.view.attempts.push(Attempt {
         n,
         session_id,
@@ -202,10 +249,14 @@ mod tests {
         }
     }
 
+    fn waiting(row: TaskRow) -> Waiting {
+        Waiting { row, sibling: None, ready: true }
+    }
+
     #[test]
     fn as_many_as_there_is_room_for_in_order() {
-        let queued = [row(&[]), row(&[]), row(&[])];
-        let ids: Vec<TaskId> = queued.iter().map(|row| row.id).collect();
+        let queued = [0; 3].map(|_| waiting(row(&[])));
+        let ids: Vec<TaskId> = queued.iter().map(|one| one.row.id).collect();
         assert_eq!(choose(&queued, &[], 2, &BTreeMap::new()), ids[..2]);
         assert_eq!(choose(&queued, &[row(&[])], 2, &BTreeMap::new()), ids[..1]);
         assert_eq!(choose(&queued, &[row(&[]), row(&[])], 2, &BTreeMap::new()), []);
@@ -217,10 +268,52 @@ mod tests {
         let limits = BTreeMap::from([("team=blue".to_owned(), 1), ("user".to_owned(), 1)]);
         let blue = || row(&[("team", "blue")]);
         let (first, second, red) = (blue(), blue(), row(&[("team", "red")]));
-        let queued = [first.clone(), second, red.clone()];
+        let queued = [first.clone(), second, red.clone()].map(waiting);
         assert_eq!(choose(&queued, &[], 9, &limits), [first.id, red.id]);
         assert_eq!(choose(&queued, &[blue()], 9, &limits), [red.id]);
         let users = [row(&[("user", "a")]), row(&[("user", "a")]), row(&[("user", "b")])];
-        assert_eq!(choose(&users, &[], 9, &limits), [users[0].id, users[2].id]);
+        let ids = users.clone().map(|row| row.id);
+        assert_eq!(choose(&users.map(waiting), &[], 9, &limits), [ids[0], ids[2]]);
+    }
+
+    fn children<const N: usize>(parent: &TaskRow, at_once: u32, in_order: Order) -> [Waiting; N] {
+        std::array::from_fn(|n| Waiting {
+            row: TaskRow { parent: Some(parent.id), ..row(&[]) },
+            sibling: Some(Sibling { n, at_once, in_order }),
+            ready: true,
+        })
+    }
+
+    #[test]
+    fn children_have_their_parents_place_and_their_own_limit() {
+        let parent = row(&[]);
+        let running = std::slice::from_ref(&parent);
+        let none = BTreeMap::new();
+        let queued: [Waiting; 4] = children(&parent, 2, Order::Parallel);
+        assert_eq!(choose(&queued, running, 1, &none), [queued[0].row.id]);
+        assert_eq!(choose(&queued, running, 9, &none), [queued[0].row.id, queued[1].row.id]);
+        let [first, mut rest @ ..]: [Waiting; 4] = queued;
+        let both = [parent.clone(), first.row];
+        assert_eq!(choose(&rest, &both, 9, &none), [rest[0].row.id]);
+        // Whoever waits for something is passed by.
+        rest[0].ready = false;
+        assert_eq!(choose(&rest, &both, 9, &none), [rest[1].row.id]);
+        // Without children it counts for itself.
+        assert_eq!(choose(&[waiting(row(&[]))], running, 1, &none), []);
+    }
+
+    #[test]
+    fn a_sequence_is_kept_also_where_its_next_one_waits() {
+        let parent = row(&[]);
+        let running = std::slice::from_ref(&parent);
+        let none = BTreeMap::new();
+        let mut queued: [Waiting; 3] = children(&parent, 1, Order::Sequential);
+        // As priorities have it.
+        queued.reverse();
+        assert_eq!(choose(&queued, running, 9, &none), [queued[2].row.id]);
+        queued[2].ready = false;
+        assert_eq!(choose(&queued, running, 9, &none), []);
+        let others = [waiting(row(&[]))];
+        assert_eq!(choose(&others, running, 9, &none), [others[0].row.id]);
     }
 }

@@ -3,7 +3,7 @@
 use super::state::{self, Cause};
 use castra_proto::session::ExitCause;
 use castra_proto::task::{
-    Attempt, Completion, Deliverable, Level, Progress, Protocol, Reason, ReasonCode, TaskEventKind,
+    Attempt, Completion, Deliverable, Level, Order, Progress, Protocol, Reason, ReasonCode, TaskEventKind,
 };
 use castra_proto::{Kind, MessageId, OwnKind, RunState, TaskId, TaskSpec, TaskState, Timestamp};
 use castra_store::{NewTaskEvent, StoredEvent};
@@ -35,6 +35,14 @@ pub(crate) struct TaskView {
     pub resume: bool,
     /// Tasks that must be done first.
     pub depends_on: Vec<TaskId>,
+    /// The declared children of this attempt, in their order, and how each ended as far as that was told.
+    pub children: Vec<(TaskId, Option<TaskState>)>,
+    /// They are over, and the task goes on with its own work.
+    pub gathered: bool,
+    /// Its own work has begun, in a session.
+    pub begun: bool,
+    /// Its place among those that its parent declares.
+    pub sibling: Option<Sibling>,
     /// The newest version of each deliverable.
     pub deliverables: BTreeMap<String, Version>,
 }
@@ -44,6 +52,16 @@ pub(crate) struct Outcome {
     pub state: TaskState,
     pub result: Option<String>,
     pub reason: Option<Reason>,
+}
+
+/// A child's place among its siblings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sibling {
+    /// From 0.
+    pub n: usize,
+    /// Of them that may run at the same time.
+    pub at_once: u32,
+    pub in_order: Order,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -63,6 +63,15 @@ impl Workspace {
         if self.workdir.is_some() { Where::Prompt } else { Where::File }
     }
 
+    /// A file for the agent, below `uploads/`.
+    pub(crate) async fn put_upload(&self, files: &dyn Files, path: &str, bytes: Bytes) -> Result<()> {
+        let at = self.own(&format!("uploads/{path}"));
+        if let Some((folder, _)) = at.path.rsplit_once('/') {
+            files.mkdir(At { root: at.root.clone(), path: folder.into() }, 0o700).await?;
+        }
+        Ok(put(files, at, 0o600, false, bytes).await?)
+    }
+
     pub(crate) fn deliverable(&self, path: &str) -> At {
         self.own(&format!("deliverables/{path}"))
     }
@@ -89,6 +98,12 @@ impl Workspace {
     /// What the agent is told, whole.
     pub(crate) fn instructions(&self, spec: &TaskSpec, nonce: &str, enabled: Enabled) -> String {
         let channels = Channels { log: spec.protocol.has_log(), mcp: has_mcp(spec) };
+        let uploads = self.paths().uploads();
+        let before = format!(
+            "Other tasks have run before this one, and for it. `{uploads}children.json` says what each came to; what they \
+             have handed over lies in `{uploads}children/`, in a folder for each.",
+        );
+        let notes: &[&str] = if spec.children.is_empty() { &[] } else { &[&before] };
         instructions(&Parts {
             channels,
             enabled,
@@ -97,7 +112,7 @@ impl Workspace {
             resumable: true,
             uploads: true,
             instructions: spec.instructions.as_deref().unwrap_or_default(),
-            notes: &[],
+            notes,
         })
     }
 

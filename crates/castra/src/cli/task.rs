@@ -5,6 +5,7 @@ mod follow;
 mod get;
 mod nearest;
 mod pages;
+mod tree;
 
 use super::Ctx;
 use super::escape::one_line;
@@ -28,6 +29,8 @@ pub(super) enum TaskCommand {
     List(ListArgs),
     /// One task in full
     Show(OneArg),
+    /// A task and all that is below it
+    Tree(OneArg),
     /// End tasks: their agents are interrupted, may come to rest, and are stopped
     Cancel(CancelArgs),
     /// Go on with a task that is over: another attempt in the same session
@@ -50,7 +53,7 @@ pub(super) enum TaskCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct OneArg {
-    /// Task: id, unique prefix, or name
+    /// Task: id, unique prefix, name, or PARENT/NAME
     id: String,
 }
 
@@ -181,6 +184,7 @@ pub(super) async fn task(command: TaskCommand, ctx: Ctx) -> Result<(), Failure> 
             let task = ctx.client().await?.task(&args.id).await?;
             ctx.out.either(&task, || describe(&task, now()))
         }
+        TaskCommand::Tree(args) => tree::tree(&args.id, ctx).await,
         TaskCommand::Cancel(args) => cancel(args, ctx).await,
         TaskCommand::Resume(args) => act(&args.id, "resume", ctx).await,
         TaskCommand::Retry(args) => act(&args.id, "retry", ctx).await,
@@ -268,7 +272,12 @@ fn describe(task: &Task, now: Timestamp) -> String {
     for label in &task.labels {
         add("label", Some(format!("{}={}", label.0, label.1)));
     }
+    add("parent", task.parent.map(|id| id.to_string()));
     add("depends on", (!task.spec.depends_on.is_empty()).then(|| task.spec.depends_on.join(", ")));
+    for child in &task.children {
+        let name = child.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+        add("child", Some(format!("{}{name} ({})", child.id, child.state)));
+    }
     for one in &task.deliverables {
         let version = if one.version > 1 { format!(", version {}", one.version) } else { String::new() };
         add("deliverable", Some(format!("{} ({}, {}{version})", one.path, size(one.size), one.media_type)));

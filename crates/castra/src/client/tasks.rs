@@ -3,7 +3,7 @@
 use super::api::{Download, V1};
 use super::{Call, Client, Error, escape};
 use castra_proto::api::Page;
-use castra_proto::task::{CancelTask, Level, LogLine};
+use castra_proto::task::{CancelTask, Level, LogLine, TaskTree};
 use castra_proto::{Task, TaskSpec, TaskState};
 use hyper::Method;
 use serde_json::Value;
@@ -49,6 +49,11 @@ impl Client {
 
     pub async fn task(&self, task: &str) -> Result<Task, Error> {
         self.read(Call::get(task_path(task, ""))).await
+    }
+
+    /// The task with all that is below it.
+    pub async fn task_tree(&self, task: &str) -> Result<TaskTree, Error> {
+        self.read(Call::get(task_path(task, "/tree"))).await
     }
 
     /// The task when it is over, has handed over `deliverable`, or `seconds` have passed.

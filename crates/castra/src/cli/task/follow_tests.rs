@@ -33,6 +33,7 @@ fn task(state: TaskState, reason: Option<ReasonCode>) -> Task {
         session_id: None,
         deliverables: Vec::new(),
         parent: None,
+        children: Vec::new(),
         labels: Default::default(),
         metadata: None,
         priority: 0,

@@ -2,6 +2,7 @@
 
 mod deliverables;
 mod events;
+mod tree;
 
 use crate::http::api::{Api, TaskTarget};
 use crate::http::auth::Grant;
@@ -32,6 +33,7 @@ where
         .routes(routes!(resume))
         .routes(routes!(retry))
         .merge(events::routes())
+        .merge(tree::routes())
         .merge(deliverables::routes())
 }
 
@@ -67,6 +69,8 @@ struct ListQuery {
     all: bool,
     /// `NAME=VALUE`: only tasks with this label.
     label: Option<String>,
+    /// Only those that are made for this task: an id, a unique prefix of one, or a name.
+    parent: Option<String>,
     /// `next` of the page before.
     cursor: Option<String>,
     /// Items of a page, up to 500.
@@ -85,7 +89,11 @@ fn default_limit() -> usize {
 async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Answer<Json<Page<Task>>> {
     let states = query.state.as_deref().map(states).transpose()?.unwrap_or_default();
     let label = query.label.as_deref().map(label).transpose()?;
-    let filter = TaskFilter { states, all: query.all, label, parent: None };
+    let parent = match &query.parent {
+        Some(parent) => Some(api.supervisor.resolve_task(parent).await?),
+        None => None,
+    };
+    let filter = TaskFilter { states, all: query.all, label, parent };
     let limit = Some(query.limit.clamp(1, 500));
     Ok(Json(api.supervisor.tasks(&filter, query.cursor.as_deref(), limit).await?))
 }
