@@ -1,7 +1,7 @@
 //! Requests and answers of the HTTP API beyond sessions and events.
 
 use crate::spec::Mode;
-use crate::{MessageId, SessionId, Timestamp, TokenId};
+use crate::{MessageId, SessionId, TaskId, Timestamp, TokenId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -256,15 +256,22 @@ pub struct ControlAnswer {
     pub error: Option<String>,
 }
 
-/// One entry of the server-wide sequence: a session's state has changed, one was added or removed.
+/// One entry of the server-wide sequence: the state of a session or of a task has changed, one was added or removed, or
+/// a task's agent wants somebody.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServerEvent {
     pub seq: u64,
     pub at: Timestamp,
-    pub session_id: SessionId,
-    /// `session_created`, `session_state`, `session_flags`, `session_removed`.
+    /// What it is about: this, or `task_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<SessionId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<TaskId>,
+    /// `session_created`, `session_state`, `session_flags`, `session_removed`, `task_created`, `task_state`,
+    /// `task_removed`, `task_attention`, `task_browser`, `task_client_message`.
     pub kind: String,
+    /// Of the last three `client_id` says which client it is for, where the task names one.
     pub data: Value,
 }
 

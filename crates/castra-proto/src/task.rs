@@ -75,8 +75,8 @@ pub struct TaskSpec {
     /// The task that this one is made for: it ends with it, and is cancelled with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<TaskId>,
-    /// Tasks that run before this one's own work, and hand it their results. Of `session`, `labels` and `priority`
-    /// each has what it does not set itself from here; its name is its own among its siblings, and stands for it in
+    /// Tasks that run before this one's own work, and hand it their results. Of `session`, `labels`, `priority` and
+    /// `client_id` each has what it does not set itself from here; its name is its own among its siblings, and stands for it in
     /// their `depends_on`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(no_recursion))]
@@ -90,7 +90,7 @@ pub struct TaskSpec {
     /// the others leave.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<u8>,
-    /// The client that messages of the agent reach first.
+    /// The client that what the agent wants to say to one is for; with it, it may say `CLIENT_MESSAGE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// Seconds after its end when the task may be removed.

@@ -8,6 +8,7 @@ mod events;
 mod records;
 mod script;
 mod sessions;
+mod task_commit;
 mod tasks;
 mod upkeep;
 

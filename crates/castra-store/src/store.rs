@@ -265,9 +265,14 @@ impl Store {
         on_backend!(self, db => db.remove_blob(sha256))
     }
 
-    /// Removes a task with its events and deliverables. Returns the SHA-256 of contents that no other task has.
-    pub async fn remove_task(&self, task: TaskId) -> Result<Vec<String>, StoreError> {
-        on_backend!(self, db => db.remove_task(task).await)
+    /// Removes a task with its events and deliverables. Returns the SHA-256 of contents that no other task has, and the
+    /// newest entry of the server-wide sequence.
+    pub async fn remove_task(
+        &self,
+        task: TaskId,
+        at: Timestamp,
+    ) -> Result<(Vec<String>, Option<u64>), StoreError> {
+        on_backend!(self, db => db.remove_task(task, at).await)
     }
 
     pub async fn create_token(&self, token: NewToken) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! Tasks as the store has them, and the one transaction that changes them. Refuses SQL and policy.
 
+use crate::commit::NewServerEvent;
 use castra_proto::task::{Deliverable, Level, TaskEventKind, TaskState};
 use castra_proto::{SessionId, TaskId, Timestamp};
 use serde_json::Value;
@@ -87,6 +88,8 @@ pub struct TaskCommit {
     /// Numbered in this order, without gaps.
     pub events: Vec<NewTaskEvent>,
     pub deliverables: Vec<Deliverable>,
+    /// For the server-wide sequence.
+    pub server_events: Vec<NewServerEvent>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -106,4 +109,6 @@ pub struct TaskCommitted {
     pub head: u64,
     /// The task was there already, made by the same request; nothing was changed.
     pub existed: bool,
+    /// The newest entry of the server-wide sequence that this made.
+    pub server_head: Option<u64>,
 }

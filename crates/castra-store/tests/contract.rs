@@ -749,9 +749,9 @@ async fn the_server_sequence_is_one(home: &Home) {
     assert_eq!(
         shown,
         [
-            (1, 5, a, "session_created", json!({"n": 1})),
-            (2, 5, a, "session_state", json!(2)),
-            (3, 6, b, "session_state", json!(3)),
+            (1, 5, Some(a), "session_created", json!({"n": 1})),
+            (2, 5, Some(a), "session_state", json!(2)),
+            (3, 6, Some(b), "session_state", json!(3)),
         ]
     );
     assert_eq!(home.store.server_events(1, 1).await.unwrap(), told[1..2]);

@@ -45,6 +45,7 @@ fn commit(task: TaskId, head: Option<u64>, state: TaskState, events: &[&str]) ->
             })
             .collect(),
         deliverables: Vec::new(),
+        server_events: Vec::new(),
     }
 }
 
@@ -58,7 +59,7 @@ async fn a_task_reads_back_whole_and_its_secrets_only_by_themselves() {
     let (store, id) = (&home.store, TaskId::now());
     assert_eq!(
         store.commit_task(create(id, new(Some("report"), 1))).await.unwrap(),
-        TaskCommitted { head: 1, existed: false }
+        TaskCommitted { head: 1, existed: false, server_head: None }
     );
     let row = store.task(id).await.unwrap().unwrap();
     assert_eq!((row.name.as_deref(), row.state, row.head), (Some("report"), TaskState::Queued, 1));
@@ -78,7 +79,7 @@ async fn the_same_request_is_one_task_and_another_under_its_id_is_refused() {
     let (store, id) = (&home.store, TaskId::now());
     store.commit_task(create(id, new(None, 1))).await.unwrap();
     let again = store.commit_task(create(id, new(None, 1))).await.unwrap();
-    assert_eq!(again, TaskCommitted { head: 1, existed: true });
+    assert_eq!(again, TaskCommitted { head: 1, existed: true, server_head: None });
     assert!(matches!(store.commit_task(create(id, new(None, 2))).await, Err(TaskError::Mismatch)));
     assert_eq!(store.task_events(id, 0, 9).await.unwrap().len(), 1);
     home.finish().await;
@@ -168,9 +169,9 @@ async fn contents_go_with_the_last_task_that_has_them() {
         store.commit_task(handed_over).await.unwrap();
     }
     assert_eq!(store.deliverables(ids[0]).await.unwrap(), [handed(1)]);
-    assert_eq!(store.remove_task(ids[0]).await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.remove_task(ids[0], Timestamp(9)).await.unwrap(), (Vec::<String>::new(), Some(1)));
     assert_eq!(store.blob(&sha256).await.unwrap(), Some(bytes));
-    assert_eq!(store.remove_task(ids[1]).await.unwrap(), [sha256.as_str()]);
+    assert_eq!(store.remove_task(ids[1], Timestamp(9)).await.unwrap(), (vec![sha256.clone()], Some(2)));
     store.remove_blob(&sha256).unwrap();
     assert_eq!(store.blob(&sha256).await.unwrap(), None);
     assert_eq!(store.task(ids[1]).await.unwrap(), None);

@@ -13,7 +13,7 @@ use crate::task::hub::TaskHub;
 use crate::trouble::Troubles;
 use crate::{Error, Result};
 use castra_proto::shim::relay::{Exec, Probe};
-use castra_proto::{SessionId, SessionSpec, Timestamp};
+use castra_proto::{SessionId, SessionSpec, TaskId, Timestamp};
 use castra_store::Store;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +48,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// A task's commit is on disk: whoever waits for it, or for the server-wide sequence, is woken.
+    pub(crate) fn task_committed(&self, task: TaskId, server_head: Option<u64>) {
+        self.tasks.committed(task);
+        if let Some(seq) = server_head {
+            self.hubs.announced(seq);
+        }
+    }
+
     pub(crate) fn new(
         config: Config,
         store: Store,

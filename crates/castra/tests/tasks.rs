@@ -4,6 +4,7 @@
 mod task;
 
 use castra_proto::TaskState;
+use castra_proto::api::{Page, ServerEvent};
 use castra_proto::task::{ReasonCode, TaskEventKind};
 use castra_testkit::{DEADLINE, each, wait_until};
 use serde_json::json;
@@ -336,4 +337,44 @@ fn tree(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).collect();
     found.sort();
     found
+}
+
+/// Whoever shows tasks hears of them, and of what their agents want; the client that a task names is named.
+#[test]
+fn the_server_wide_events_tell_of_tasks() {
+    each(CASTRA, SCRIPT, |cli, _, daemon| {
+        let mut body = instructed(
+            "echo 'ATTENTION: look here' >> optio.log; echo 'CLIENT_MESSAGE: open {\"tab\": 2}' >> optio.log; \
+             sleep 2; echo DONE >> optio.log",
+        );
+        body["client_id"] = "browser-1".into();
+        let task = daemon.task(body);
+        task.wait();
+        let removed = task.http.delete(&task.path(""));
+        assert_eq!(removed.status, 204, "{cli}");
+        let page: Page<ServerEvent> = task.http.get("/api/v1/events?limit=500").expect(200);
+        let of_task: Vec<(String, serde_json::Value)> = page
+            .items
+            .into_iter()
+            .filter(|event| event.task_id.is_some_and(|id| id.to_string() == task.id))
+            .map(|event| (event.kind, event.data))
+            .collect();
+        let kinds: Vec<&str> = of_task.iter().map(|(kind, _)| kind.as_str()).collect();
+        assert_eq!(
+            kinds,
+            [
+                "task_created",
+                "task_state",
+                "task_state",
+                "task_attention",
+                "task_client_message",
+                "task_state",
+                "task_removed"
+            ],
+            "{cli}"
+        );
+        assert_eq!(of_task[3].1, json!({"reason": "look here", "client_id": "browser-1"}), "{cli}");
+        let message = json!({"name": "open", "data": {"tab": 2}, "client_id": "browser-1"});
+        assert_eq!((&of_task[4].1, &of_task[5].1["to"]), (&message, &json!("done")), "{cli}");
+    });
 }

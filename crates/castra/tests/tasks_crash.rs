@@ -24,11 +24,12 @@ struct Story {
     heard: Vec<String>,
 }
 
-fn story(task: &Task, world: &World) -> Story {
-    let shown = task.wait();
-    let plain = |text: &str| text.split_once("]: ").map_or(text, |(_, rest)| rest).to_owned();
-    let deliverables = shown.deliverables.iter();
-    let events = task.events().into_iter().filter(|event| event.kind != TaskEventKind::Attempt);
+fn plain(text: &str) -> String {
+    text.split_once("]: ").map_or(text, |(_, rest)| rest).to_owned()
+}
+
+/// What the model heard of castra, each once.
+fn heard(world: &World) -> Vec<String> {
     let mut heard: Vec<String> = world
         .calls()
         .iter()
@@ -38,11 +39,22 @@ fn story(task: &Task, world: &World) -> Story {
         .collect();
     heard.sort();
     heard.dedup();
+    heard
+}
+
+fn story(task: &Task, world: &World) -> Story {
+    let shown = task.wait();
+    let deliverables = shown.deliverables.iter();
+    // How far its children are is looked at now and then.
+    let passing = |kind| {
+        kind == TaskEventKind::Attempt || kind == TaskEventKind::Progress && !shown.children.is_empty()
+    };
+    let events = task.events().into_iter().filter(|event| !passing(event.kind));
     Story {
         end: (shown.state, shown.result.clone(), shown.attempt),
         deliverables: deliverables.map(|one| (one.path.clone(), one.version, one.sha256.clone())).collect(),
         events: events.map(|event| (event.kind, plain(&event.message))).collect(),
-        heard,
+        heard: heard(world),
     }
 }
 
@@ -86,21 +98,90 @@ fn killed_at_each_step_of_a_task() {
     ] {
         let world = World::new(CASTRA, &cli.path, SCRIPT);
         let mut daemon = world.daemon();
-        daemon.kill9();
-        daemon.start_doomed(place);
-        let body = body(&world);
-        let before = post(&daemon, &body).map(|task| task.id);
-        wait_until(&format!("the daemon to die at {place}"), || daemon.is_over(), DEADLINE);
-        daemon.start_again();
-        let task = wait_for("an answer", || post(&daemon, &body), DEADLINE);
-        assert!(before.is_none_or(|id| id == task.id), "{place}: one request is one task");
+        let task = killed(&world, &mut daemon, place, &body(&world));
         assert_eq!(story(&task, &world), undisturbed, "{place}");
         let listed: castra_proto::api::Page<Shown> = task.http.get("/api/v1/tasks?all=true").expect(200);
         assert_eq!(listed.items.len(), 1, "{place}");
         let sessions: castra_proto::api::Page<castra_proto::Session> =
             task.http.get("/api/v1/sessions?all=true").expect(200);
         assert_eq!(sessions.items.len(), 1, "{place}");
-        let damage: Value = serde_json::from_str(&world.cli(["check", "--json"]).ok()).unwrap();
-        assert_eq!(damage["items"], json!([]), "{place}");
+    }
+}
+
+/// Made with the daemon dying at a place, and made again with the next one: one request is one task.
+fn killed(world: &World, daemon: &mut Daemon<'_>, place: &str, body: &Value) -> Task {
+    daemon.kill9();
+    daemon.start_doomed(place);
+    let before = post(daemon, body).map(|task| task.id);
+    wait_until(&format!("the daemon to die at {place}"), || daemon.is_over(), DEADLINE);
+    daemon.start_again();
+    let task = wait_for("an answer", || post(daemon, body), DEADLINE);
+    assert!(before.is_none_or(|id| id == task.id), "{place}: one request is one task");
+    let damage: Value = serde_json::from_str(&world.cli(["check", "--json"]).ok()).unwrap();
+    assert_eq!(damage["items"], json!([]), "{place}");
+    task
+}
+
+/// A parent with work of its own and two children, each with a deliverable that is taken and one that is refused.
+fn family(world: &World) -> Value {
+    let child = |name: &str| {
+        let run = format!(
+            "echo {name} > deliverables/{name}.txt; echo DELIVERABLE: deliverables/{name}.txt >> optio.log; \
+             echo DELIVERABLE: nowhere >> optio.log; sleep 2; echo 'DONE: {name}' >> optio.log; sleep 300"
+        );
+        json!({"name": name, "instructions": format!("RUN: {run}"), "protocol": "log"})
+    };
+    let own = "cat uploads/children/*/*.txt > deliverables/all.txt; \
+        echo DELIVERABLE: deliverables/all.txt >> optio.log; sleep 2; echo 'DONE: all' >> optio.log; sleep 300";
+    let mut body = instructed(own);
+    body["session"] = world.spec(body["session"].take());
+    body["group"] = json!({"order": "sequential"});
+    body["children"] = json!([child("one"), child("two")]);
+    body
+}
+
+#[test]
+fn killed_at_each_step_of_a_task_with_children() {
+    let cli = &clis()[0];
+    let stories = |task: &Task, world: &World| {
+        let shown = task.wait();
+        let children = shown.children.iter().map(|child| child.id.to_string());
+        let ids = std::iter::once(task.id.clone()).chain(children);
+        ids.map(|id| story(&Task { http: task.http.clone(), id }, world)).collect::<Vec<_>>()
+    };
+    let undisturbed = {
+        let world = World::new(CASTRA, &cli.path, SCRIPT);
+        let daemon = world.daemon();
+        stories(&post(&daemon, &family(&world)).expect("an answer"), &world)
+    };
+    let ends: Vec<_> = undisturbed.iter().map(|story| story.end.clone()).collect();
+    let done = |result: &str| (TaskState::Done, Some(result.to_owned()), 1);
+    assert_eq!(ends, [done("all"), done("one"), done("two")], "{undisturbed:?}");
+    for place in [
+        "task.child",
+        "task.child:2",
+        "task.created:3",
+        "task.commit:2",
+        "task.committed:3",
+        "task.start",
+        "task.reply",
+        "task.reply:4",
+        "task.ending",
+        "task.stopped:2",
+        "task.gathered",
+        "task.start:3",
+        "task.begun:3",
+        "task.ending:3",
+        "task.stopped:3",
+    ] {
+        let world = World::new(CASTRA, &cli.path, SCRIPT);
+        let mut daemon = world.daemon();
+        let task = killed(&world, &mut daemon, place, &family(&world));
+        assert_eq!(stories(&task, &world), undisturbed, "{place}");
+        let listed: castra_proto::api::Page<Shown> = task.http.get("/api/v1/tasks?all=true").expect(200);
+        assert_eq!(listed.items.len(), 3, "{place}");
+        let sessions: castra_proto::api::Page<castra_proto::Session> =
+            task.http.get("/api/v1/sessions?all=true").expect(200);
+        assert_eq!(sessions.items.len(), 3, "{place}");
     }
 }

@@ -224,7 +224,8 @@ impl Writer {
                 Ok(ServerEvent {
                     seq: unsigned(row.try_get(0)?),
                     at: commit.at,
-                    session_id: commit.session,
+                    session_id: Some(commit.session),
+                    task_id: None,
                     kind: event.kind.clone(),
                     data: event.data.clone(),
                 })

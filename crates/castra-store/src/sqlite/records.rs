@@ -228,7 +228,8 @@ fn server_event(row: &SqliteRow) -> Result<ServerEvent, StoreError> {
     Ok(ServerEvent {
         seq: row.number("seq")?,
         at: row.at("at")?,
-        session_id: row.parse("session")?,
+        session_id: row.parse_opt("session")?,
+        task_id: row.parse_opt("task")?,
         kind: row.get("kind")?,
         data: row.json("data")?,
     })

@@ -1,16 +1,17 @@
-//! Tasks: the one transaction that changes them, and reads. Refuses to know what a state means.
+//! Tasks: what is read of them, and their removal. Refuses to know what a state means.
 
-use super::columns::{Columns, Spelled, damaged, json, signed, unsigned};
-use super::{Sqlite, Writer};
+use super::columns::{Columns, Spelled, json, signed};
+use super::{Sqlite, Writer, task_commit};
+use crate::commit::NewServerEvent;
 use crate::error::{StoreError, TaskError};
 use crate::rows::{Cursor, Listing};
-use crate::task::{FoundTask, NewTask, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow};
+use crate::task::{FoundTask, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow};
 use bytes::Bytes;
 use castra_proto::task::{Deliverable, Level, TaskEventKind, TaskState};
 use castra_proto::{TaskId, Timestamp};
 use serde_json::Value;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection, Row};
+use sqlx::Connection;
+use sqlx::sqlite::SqliteRow;
 use std::sync::Arc;
 
 /// Names are looked up first, so that a name that looks like an id's beginning can be reached.
@@ -22,6 +23,7 @@ macro_rules! live {
         "state NOT IN ('done', 'failed', 'cancelled')"
     };
 }
+pub(super) use live;
 
 impl Sqlite {
     pub(crate) async fn commit_task(&self, commit: TaskCommit) -> Result<TaskCommitted, TaskError> {
@@ -33,7 +35,7 @@ impl Sqlite {
                         None => None,
                     };
                     let mut tx = writer.conn.begin_with("BEGIN IMMEDIATE").await?;
-                    let outcome = apply(&mut tx, &commit, sealed).await?;
+                    let outcome = task_commit::apply(&mut tx, &commit, sealed).await?;
                     match &outcome {
                         Ok(done) if !done.existed => tx.commit().await?,
                         _ => tx.rollback().await?,
@@ -191,8 +193,12 @@ impl Sqlite {
         self.blobs.remove(sha256)
     }
 
-    /// The contents that nobody else's deliverable is; their files may go.
-    pub(crate) async fn remove_task(&self, id: TaskId) -> Result<Vec<String>, StoreError> {
+    /// The contents that nobody else's deliverable is, whose files may go; and the server-wide sequence's newest entry.
+    pub(crate) async fn remove_task(
+        &self,
+        id: TaskId,
+        at: Timestamp,
+    ) -> Result<(Vec<String>, Option<u64>), StoreError> {
         self.writer
             .job(move |writer: &mut Writer| {
                 Box::pin(async move {
@@ -201,7 +207,7 @@ impl Sqlite {
                         .bind(id.spelled())
                         .fetch_optional(&mut *tx)
                         .await?;
-                    let Some(no) = no else { return Ok(Vec::new()) };
+                    let Some(no) = no else { return Ok((Vec::new(), None)) };
                     let orphans: Vec<String> = sqlx::query_scalar(
                         "SELECT DISTINCT sha256 FROM deliverables d WHERE task_no = $1 AND NOT EXISTS
                          (SELECT 1 FROM deliverables o WHERE o.sha256 = d.sha256 AND o.task_no <> $1)",
@@ -216,151 +222,14 @@ impl Sqlite {
                     ] {
                         sqlx::query(sql).bind(no).execute(&mut *tx).await?;
                     }
+                    let removed = [NewServerEvent { kind: "task_removed".into(), data: Value::Null }];
+                    let head = task_commit::announce(&mut tx, id, at, &removed).await?;
                     tx.commit().await?;
-                    Ok(orphans)
+                    Ok((orphans, head))
                 })
             })
             .await
     }
-}
-
-/// The inner error: refused, and the transaction is to be rolled back.
-async fn apply(
-    conn: &mut SqliteConnection,
-    commit: &TaskCommit,
-    sealed: Option<Vec<u8>>,
-) -> Result<Result<TaskCommitted, TaskError>, StoreError> {
-    let found = sqlx::query("SELECT no, head, request_hash FROM tasks WHERE id = $1")
-        .bind(commit.task.spelled())
-        .fetch_optional(&mut *conn)
-        .await?;
-    let (no, head) = match (&commit.create, found) {
-        (Some(new), Some(row)) => {
-            let known = Columns::of("tasks", &row).hash("request_hash")?;
-            let head = unsigned(row.try_get("head")?);
-            return Ok(match known == new.request_hash {
-                true => Ok(TaskCommitted { head, existed: true }),
-                false => Err(TaskError::Mismatch),
-            });
-        }
-        (Some(new), None) => {
-            if let Some(by) = taken(conn, new).await? {
-                let name = new.name.clone().unwrap_or_default();
-                return Ok(Err(TaskError::NameTaken { name, by }));
-            }
-            if let Some(parent) = new.parent
-                && !is_at_work(conn, parent).await?
-            {
-                return Ok(Err(TaskError::ParentIdle(parent)));
-            }
-            (insert(conn, commit, new, sealed).await?, 0)
-        }
-        (None, None) => return Ok(Err(TaskError::NoTask(commit.task))),
-        (None, Some(row)) => {
-            let head = unsigned(row.try_get("head")?);
-            // A child that came in between is to be seen before its parent is over, or begins anew.
-            let leaves = commit.state.is_final() || commit.state == TaskState::Queued;
-            if commit.head != Some(head) || leaves && has_live(conn, commit.task).await? {
-                return Ok(Err(TaskError::Moved(head)));
-            }
-            (row.try_get("no")?, head)
-        }
-    };
-    let mut seq = head;
-    for event in &commit.events {
-        seq += 1;
-        sqlx::query(
-            "INSERT INTO task_events (task_no, seq, at, attempt, kind, level, message, data)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(no)
-        .bind(signed(seq))
-        .bind(event.at.0)
-        .bind(event.attempt)
-        .bind(event.kind.as_str())
-        .bind(event.level.as_str())
-        .bind(&event.message)
-        .bind(json(&event.data))
-        .execute(&mut *conn)
-        .await?;
-    }
-    for one in &commit.deliverables {
-        sqlx::query(
-            "INSERT INTO deliverables (task_no, path, version, size, sha256, media_type, at, attempt)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(no)
-        .bind(&one.path)
-        .bind(one.version)
-        .bind(signed(one.size))
-        .bind(&one.sha256)
-        .bind(&one.media_type)
-        .bind(one.at.0)
-        .bind(one.attempt)
-        .execute(&mut *conn)
-        .await?;
-    }
-    sqlx::query(
-        "UPDATE tasks SET state = $2, session = $3, view = $4, head = $5, updated_at = $6 WHERE no = $1",
-    )
-    .bind(no)
-    .bind(commit.state.as_str())
-    .bind(commit.session.map(|id| id.spelled()))
-    .bind(&commit.view)
-    .bind(signed(seq))
-    .bind(commit.at.0)
-    .execute(&mut *conn)
-    .await?;
-    Ok(Ok(TaskCommitted { head: seq, existed: false }))
-}
-
-async fn is_at_work(conn: &mut SqliteConnection, task: TaskId) -> Result<bool, StoreError> {
-    let sql =
-        concat!("SELECT EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND state <> 'queued' AND ", live!(), ")");
-    Ok(sqlx::query_scalar(sql).bind(task.spelled()).fetch_one(conn).await?)
-}
-
-async fn has_live(conn: &mut SqliteConnection, parent: TaskId) -> Result<bool, StoreError> {
-    let sql = concat!("SELECT EXISTS (SELECT 1 FROM tasks WHERE parent = $1 AND ", live!(), ")");
-    Ok(sqlx::query_scalar(sql).bind(parent.spelled()).fetch_one(conn).await?)
-}
-
-/// Who bears the name already.
-async fn taken(conn: &mut SqliteConnection, new: &NewTask) -> Result<Option<TaskId>, StoreError> {
-    let Some(name) = &new.name else { return Ok(None) };
-    let by: Option<String> =
-        sqlx::query_scalar(concat!("SELECT id FROM tasks WHERE name = $1 AND ", live!(), " LIMIT 1"))
-            .bind(name)
-            .fetch_optional(conn)
-            .await?;
-    by.map(|id| id.parse().map_err(|_| damaged("tasks", "id", &id))).transpose()
-}
-
-async fn insert(
-    conn: &mut SqliteConnection,
-    commit: &TaskCommit,
-    new: &NewTask,
-    sealed: Option<Vec<u8>>,
-) -> Result<i64, StoreError> {
-    let no = sqlx::query_scalar(
-        "INSERT INTO tasks (id, name, request_hash, state, priority, parent, labels, metadata, spec, secrets, view,
-         created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) RETURNING no",
-    )
-    .bind(commit.task.spelled())
-    .bind(&new.name)
-    .bind(&new.request_hash[..])
-    .bind(commit.state.as_str())
-    .bind(new.priority)
-    .bind(new.parent.map(|id| id.spelled()))
-    .bind(json(&new.labels))
-    .bind(json(&new.metadata))
-    .bind(&new.spec)
-    .bind(sealed)
-    .bind(&commit.view)
-    .bind(commit.at.0)
-    .fetch_one(conn)
-    .await?;
-    Ok(no)
 }
 
 fn task(row: &SqliteRow) -> Result<TaskRow, StoreError> {

@@ -214,8 +214,13 @@ impl Hubs {
             }
         }
         if let Some(last) = batch.server_events.last() {
-            self.server.send_modify(|head| *head = last.seq.max(*head));
+            self.announced(last.seq);
         }
+    }
+
+    /// The server-wide sequence has come to here.
+    pub(crate) fn announced(&self, seq: u64) {
+        self.server.send_modify(|head| *head = seq.max(*head));
     }
 
     /// Lets go of hubs that nobody holds.

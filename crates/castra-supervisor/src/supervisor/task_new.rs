@@ -4,6 +4,7 @@ use super::start::{check_scope, hash};
 use super::task_spec::{check, launched};
 use super::{Caller, Supervisor};
 use crate::engine::{json_text, now};
+use crate::task::announce::announced;
 use crate::task::driver::caller;
 use crate::task::group::{MAX_DEPTH, name_of, settled};
 use crate::task::held::Held;
@@ -96,6 +97,7 @@ impl Supervisor {
         };
         let (shown, secrets) = redact::split_task(spec);
         let said = json!({"from": null, "to": TaskState::Queued, "cause": "created", "by": born.by});
+        let events = vec![view.event(at, TaskEventKind::State, Level::Event, "queued", said)];
         let commit = TaskCommit {
             task: born.id,
             at,
@@ -112,13 +114,14 @@ impl Supervisor {
             head: None,
             state: TaskState::Queued,
             session: None,
-            events: vec![view.event(at, TaskEventKind::State, Level::Event, "queued", said)],
+            server_events: announced(spec, &events),
+            events,
             view: json_text(&view)?,
             deliverables: Vec::new(),
         };
-        self.engine.store.commit_task(commit).await?;
+        let done = self.engine.store.commit_task(commit).await?;
         crate::failpoint::failpoint!("task.created");
-        self.engine.tasks.committed(born.id);
+        self.engine.task_committed(born.id, done.server_head);
         Ok(())
     }
 

@@ -63,7 +63,6 @@ fn check_below(spec: &TaskSpec, depth: usize, left: &mut usize) -> Result<()> {
             ("parent", child.parent.is_some()),
             ("ephemeral", child.ephemeral),
             ("ttl_s", child.ttl_s.is_some()),
-            ("client_id", child.client_id.is_some()),
         ];
         if let Some((field, _)) = own.iter().find(|(_, set)| *set) {
             let detail = format!("`{field}` is not a child's own: it comes and goes with its parent");
@@ -117,7 +116,6 @@ fn check_one(spec: &TaskSpec) -> Result<()> {
     let later = [
         ("inputs", !spec.inputs.is_empty()),
         ("hooks", !spec.hooks.is_empty()),
-        ("client_id", spec.client_id.is_some()),
         ("ttl_s", spec.ttl_s.is_some()),
     ];
     if let Some((field, _)) = later.iter().find(|(_, set)| *set) {

@@ -271,10 +271,11 @@ impl Supervisor {
                 _ => {}
             }
         }
-        for content in self.engine.store.remove_task(id).await? {
+        let (contents, server_head) = self.engine.store.remove_task(id, now()).await?;
+        for content in contents {
             self.engine.store.remove_blob(&content)?;
         }
-        self.engine.tasks.committed(id);
+        self.engine.task_committed(id, server_head);
         Ok(())
     }
 

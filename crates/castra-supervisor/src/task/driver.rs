@@ -161,7 +161,7 @@ impl Driver {
         let engine = &self.supervisor.engine;
         let workspace = task.workspace(session);
         let nonce = task.view.nonce.as_str();
-        let enabled = Enabled::default();
+        let enabled = Enabled { client_messages: task.spec.client_id.is_some(), ..Enabled::default() };
         let text = workspace.instructions(&task.spec, nonce, enabled);
         let files = engine.host.files();
         let known = engine.store.session(session).await?;

@@ -25,6 +25,7 @@ pub(crate) fn settled(mut spec: TaskSpec) -> Result<TaskSpec, serde_json::Error>
         if child.priority == 0 {
             child.priority = spec.priority;
         }
+        child.client_id = child.client_id.or_else(|| spec.client_id.clone());
         spec.children.push(settled(child)?);
     }
     Ok(spec)

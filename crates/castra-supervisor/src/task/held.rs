@@ -1,5 +1,6 @@
 //! A task in its driver's hands: as it was read, what is folded since, and the transaction that makes it so.
 
+use super::announce::announced;
 use super::view::TaskView;
 use super::workspace::Workspace;
 use crate::engine::{Engine, json_text, now};
@@ -70,13 +71,15 @@ impl Held {
             state: self.view.state,
             session: self.session(),
             view: json_text(&self.view)?,
+            server_events: announced(&self.spec, &self.events),
             events: std::mem::take(&mut self.events),
             deliverables: std::mem::take(&mut self.deliverables),
         };
         crate::failpoint::failpoint!("task.commit");
-        self.head = engine.store.commit_task(commit).await?.head;
+        let done = engine.store.commit_task(commit).await?;
+        self.head = done.head;
         crate::failpoint::failpoint!("task.committed");
-        engine.tasks.committed(self.id);
+        engine.task_committed(self.id, done.server_head);
         Ok(())
     }
 }

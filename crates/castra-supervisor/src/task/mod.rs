@@ -1,6 +1,7 @@
 //! Tasks: from instructions to an outcome. A task's attempts drive sessions; what its agent reports arrives as events of
 //! the session, and is folded here. Refuses to touch a run: sessions are told what to do as anybody tells them.
 
+pub(crate) mod announce;
 mod children;
 pub mod cron;
 pub(crate) mod driver;

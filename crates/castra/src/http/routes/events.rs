@@ -75,7 +75,7 @@ async fn session_events(
     Ok(Json(Page { items, next }).into_response())
 }
 
-/// Changes of all sessions that the token may see: a page, or a stream.
+/// Changes of all sessions and tasks that the token may see: a page, or a stream.
 ///
 /// A stream without a position begins now; a page without one begins at the first.
 #[utoipa::path(get, path = "/events", tag = "events", security(("token" = ["read"])),
@@ -96,7 +96,7 @@ async fn server_events(
     let mut items = api.supervisor.server_events(query.after().unwrap_or(0), query.limit()).await?;
     // Of what was read, not of what may be seen: else a reader would never get past the others' events.
     let next = next(items.last().map(|event| event.seq));
-    items.retain(|event| grant.may_see(event.session_id));
+    items.retain(|event| event.session_id.map_or(grant.only.is_none(), |id| grant.may_see(id)));
     Ok(Json(Page { items, next }).into_response())
 }
 

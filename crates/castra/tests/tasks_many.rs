@@ -1,0 +1,84 @@
+//! Many tasks: a queue with a limit, through two kills of the daemon.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod task;
+
+use castra_proto::api::Page;
+use castra_proto::task::{Task as Shown, TaskEventKind};
+use castra_proto::{Session, TaskState};
+use castra_testkit::{Http, Task, World, clis, wait_until};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use task::CASTRA;
+
+const TASKS: usize = 200;
+const AT_ONCE: usize = 5;
+/// A start of claude and a turn for each, on a machine that does other things too.
+const LONG: Duration = Duration::from_secs(1200);
+
+const SCRIPT: &str = r#"
+[[rule]]
+reply.text = "did it"
+"#;
+
+/// All pages of a list.
+fn all<T: DeserializeOwned>(http: &Http, path: &str) -> Vec<T> {
+    let (mut items, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page: Page<T> = http.get(&format!("{path}&limit=500{cursor}")).expect(200);
+        items.extend(page.items);
+        match page.next {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return items,
+        }
+    }
+}
+
+#[test]
+fn two_hundred_queued_tasks_end_each_once_through_two_kills() {
+    let cli = &clis()[0];
+    let world = World::new(CASTRA, &cli.path, SCRIPT).with_env("CASTRA_TASKS_RUNNING", &AT_ONCE.to_string());
+    let mut daemon = world.daemon();
+    for n in 0..TASKS {
+        let spec = json!({
+            "instructions": format!("Task number {n}."),
+            "protocol": "none",
+            "metadata": n,
+            "session": world.spec(json!({})),
+        });
+        let reply = daemon.http().post("/api/v1/tasks", &spec);
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    }
+    let over = |http: &Http| {
+        let tasks: Vec<Shown> =
+            all(http, "/api/v1/tasks?state=starting,running,needs_input,failed,cancelled");
+        let running = tasks.iter().filter(|task| !task.state.is_final()).count();
+        assert!(running <= AT_ONCE, "{running} tasks at once");
+        let queued: Vec<Shown> = all(http, "/api/v1/tasks?state=queued");
+        TASKS - running - queued.len()
+    };
+    for kill_at in [TASKS / 3, 2 * TASKS / 3] {
+        wait_until(&format!("{kill_at} of them to be over"), || over(&daemon.http()) >= kill_at, LONG);
+        daemon.kill9();
+        daemon.start_again();
+    }
+    wait_until("all of them to be over", || over(&daemon.http()) == TASKS, LONG);
+
+    let tasks: Vec<Shown> = all(&daemon.http(), "/api/v1/tasks?all=true");
+    for task in &tasks {
+        let handle = Task { http: daemon.http(), id: task.id.to_string() };
+        assert_eq!(
+            (task.state, task.attempt, task.result.as_deref()),
+            (TaskState::Done, 1, Some("did it")),
+            "{:?}",
+            handle.log()
+        );
+        assert_eq!(handle.said(TaskEventKind::State), ["queued", "starting", "running", "done"]);
+    }
+    let numbers: BTreeSet<_> = tasks.iter().filter_map(|task| task.metadata.clone()?.as_u64()).collect();
+    assert_eq!((tasks.len(), numbers.len()), (TASKS, TASKS));
+    let sessions: Vec<Session> = all(&daemon.http(), "/api/v1/sessions?all=true");
+    assert_eq!((sessions.len(), world.calls().len()), (TASKS, TASKS), "one session and one turn for each");
+}
