@@ -9,6 +9,7 @@ mod records;
 mod script;
 mod sessions;
 mod tasks;
+mod teams;
 mod upkeep;
 
 use self::apply::Current;
