@@ -17,6 +17,7 @@ mod session;
 mod shown;
 pub mod supervisor;
 pub mod task;
+mod team;
 pub mod terminal;
 mod trouble;
 
