@@ -155,9 +155,7 @@ async fn apply(
             })
         }
         (Some(new), None) => match taken(conn, new).await? {
-            Some(by) => {
-                Ok(Err(TeamError::NameTaken { name: new.name.clone().unwrap_or_default(), by }))
-            }
+            Some(by) => Ok(Err(TeamError::NameTaken { name: new.name.clone().unwrap_or_default(), by })),
             None => {
                 insert(conn, commit, new, sealed).await?;
                 Ok(Ok(TeamCommitted { head: 1, existed: false }))

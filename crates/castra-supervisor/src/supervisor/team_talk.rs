@@ -166,7 +166,8 @@ impl Supervisor {
         let team = Held::load(&self.engine, id).await?;
         let flow = &team.spec.flow;
         conversation(run.key.as_deref())?;
-        let refuse = |detail: &str, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
+        let refuse =
+            |detail: &str, hint: &str| Err(Error::with_hint(ErrorCode::InvalidRequest, detail, hint));
         if flow.is_empty() {
             return refuse("the team has no flow", "name its steps under `flow`");
         }

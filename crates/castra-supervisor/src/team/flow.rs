@@ -1,8 +1,8 @@
 //! A flow: what its steps ask, and what becomes of their answers. Pure.
 
 use super::template::{MESSAGE, Values, fill, names};
-use castra_proto::team::{Answer, AnswerState, Need, Step};
 use castra_proto::TeamSpec;
+use castra_proto::team::{Answer, AnswerState, Need, Step};
 use std::collections::BTreeSet;
 
 /// Steps of one flow.
@@ -40,7 +40,8 @@ pub(crate) fn check(spec: &TeamSpec) -> Result<(), Fault> {
     for (step, at) in spec.flow.iter().zip(1..) {
         check_step(spec, step, at, &known)?;
         if let Some(name) = &step.as_ {
-            let good = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+            let good =
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
             if !good || !known.insert(name.clone()) {
                 return Err(Fault::Name { step: at, name: name.clone() });
             }
@@ -54,7 +55,8 @@ fn check_step(spec: &TeamSpec, step: &Step, at: usize, known: &BTreeSet<String>)
     if kinds.iter().filter(|is| **is).count() != 1 {
         return Err(Fault::Kind(at));
     }
-    let fields = [("text", step.text.is_some()), ("from", step.from.is_some()), ("wrap", step.wrap.is_some())];
+    let fields =
+        [("text", step.text.is_some()), ("from", step.from.is_some()), ("wrap", step.wrap.is_some())];
     let (needed, idle) = if step.route.is_some() { ("from", "text") } else { ("text", "from") };
     for (field, there) in fields {
         if field == needed && !there {

@@ -66,10 +66,8 @@ fn steps_say_what_earlier_ones_have_answered() {
     keep(&draft, &[answer("a", AnswerState::Answered, "D")], &mut values);
     let judge = step(json!({"fanout": ["b", "c"], "text": "Judge: {draft}", "as": "v", "need": "any"}));
     assert_eq!(text(&judge, &values), "Judge: D");
-    let answers = [
-        answer("b", AnswerState::Answered, "good {draft}"),
-        answer("c", AnswerState::Failed, "API Error"),
-    ];
+    let answers =
+        [answer("b", AnswerState::Answered, "good {draft}"), answer("c", AnswerState::Failed, "API Error")];
     keep(&judge, &answers, &mut values);
     for (last, expected) in [
         (json!({"route": "a", "from": "v"}), "b:\ngood {draft}"),

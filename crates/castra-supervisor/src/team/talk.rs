@@ -205,7 +205,10 @@ impl<'a> Talk<'a> {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new(ErrorCode::Conflict, format!("agent {agent:?} is begun and ended by others all the time")))
+        Err(Error::new(
+            ErrorCode::Conflict,
+            format!("agent {agent:?} is begun and ended by others all the time"),
+        ))
     }
 
     /// What has become of a message at the deadline, or before when it is over.

@@ -78,13 +78,7 @@ impl Client {
         self.keyed(team_path(team, &format!("/route?wait={wait}")), route, key).await
     }
 
-    pub async fn fan_out(
-        &self,
-        team: &str,
-        fanout: &Fanout,
-        key: &str,
-        wait: u64,
-    ) -> Result<Answers, Error> {
+    pub async fn fan_out(&self, team: &str, fanout: &Fanout, key: &str, wait: u64) -> Result<Answers, Error> {
         self.keyed(team_path(team, &format!("/fanout?wait={wait}")), fanout, key).await
     }
 
