@@ -126,10 +126,9 @@ pub(super) struct ClearArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct StopArgs {
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
     agent: Option<String>,
     /// All agents of the team
-    #[arg(long)]
+    #[arg(long, conflicts_with = "agent")]
     all: bool,
     #[command(flatten)]
     of: Of,
@@ -184,6 +183,9 @@ pub(super) async fn team(command: TeamCommand, ctx: Ctx) -> Result<(), Failure> 
             said(&team, &ctx)
         }
         TeamCommand::Stop(args) => {
+            if args.agent.is_none() && !args.all {
+                return Err(Failure::usage("which agent?").hint("name one, or say --all"));
+            }
             let client = ctx.client().await?;
             let request = StopTeam { agent: args.agent };
             let team = client.stop_team(&args.of.find(&client).await?, &request).await?;
