@@ -63,6 +63,10 @@ id!(
     TaskId
 );
 id!(
+    /// A team. The sessions of its agents follow from it.
+    TeamId
+);
+id!(
     /// An API token's public name; the secret part is never stored.
     TokenId
 );
@@ -91,9 +95,40 @@ impl TaskId {
     }
 }
 
+impl TeamId {
+    /// The id of a team that was posted with an `Idempotency-Key`: the same for every retry.
+    pub fn of_key(scope: &str, key: &str) -> Self {
+        let scope = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("team {scope}").as_bytes());
+        Self(Uuid::new_v5(&scope, key.as_bytes()))
+    }
+
+    /// The session of one conversation with an agent: whoever makes it after a crash makes the same. `generation`
+    /// counts how often the conversation was begun anew.
+    pub fn session(self, agent: &str, key: &str, generation: u32) -> SessionId {
+        // Names of agents have no NUL, so that no two conversations are spelled alike.
+        SessionId(Uuid::new_v5(&self.0, format!("{agent}\0{generation}\0{key}").as_bytes()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_conversation_is_a_session_of_its_own_and_the_same_one_each_time() {
+        let team = TeamId::now();
+        let one = team.session("writer", "", 0);
+        assert_eq!(team.session("writer", "", 0), one);
+        for other in [
+            team.session("writer", "", 1),
+            team.session("writer", "x", 0),
+            team.session("critic", "", 0),
+            TeamId::now().session("writer", "", 0),
+        ] {
+            assert_ne!(other, one);
+        }
+        assert_ne!(team.session("a", "0", 0), team.session("a", "", 0));
+    }
 
     #[test]
     fn a_keyed_message_has_the_same_id_each_time_and_another_in_another_session() {

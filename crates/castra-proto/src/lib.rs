@@ -12,12 +12,14 @@ pub mod session;
 pub mod shim;
 pub mod spec;
 pub mod task;
+pub mod team;
 pub mod time;
 
 pub use error::{ErrorCode, Problem};
 pub use event::{Event, Kind, OwnKind};
-pub use id::{CommandId, MessageId, RunId, SessionId, TaskId, TokenId};
+pub use id::{CommandId, MessageId, RunId, SessionId, TaskId, TeamId, TokenId};
 pub use session::{RunState, Session};
 pub use spec::SessionSpec;
 pub use task::{Task, TaskSpec, TaskState};
+pub use team::{Team, TeamSpec};
 pub use time::Timestamp;

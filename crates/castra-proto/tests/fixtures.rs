@@ -11,6 +11,7 @@ use castra_proto::permission::*;
 use castra_proto::session::*;
 use castra_proto::spec::*;
 use castra_proto::task::*;
+use castra_proto::team::*;
 use castra_proto::{ErrorCode, Event, OwnKind, Problem, Session, SessionSpec};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The modules whose types leave a process as JSON. Shim frames have fixtures and tests of their own.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "api",
     "session",
     "spec",
@@ -29,6 +30,7 @@ const MODULES: [&str; 10] = [
     "task/param",
     "task/event",
     "task/group",
+    "team",
 ];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
@@ -46,6 +48,7 @@ macro_rules! types {
 
 types! {
     Activity, Attempt, Backup, Behavior, CancelTask, Child, ChildRule, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Group, Home, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Order, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
+    AgentSpec, Answer, AnswerState, Answers, AskAgent, ClearTeam, Conversation, Fanout, FlowRun, Need, RouteAnswer, Routed, RunFlow, Step, StepRun, StopTeam, Team, TeamAgent, TeamSpec,
 }
 
 fn here() -> PathBuf {
@@ -194,6 +197,15 @@ fn requests_without_fields_are_their_defaults() {
     default::<Tui>();
     default::<TaskSpec>();
     default::<CancelTask>();
+    default::<TeamSpec>();
+    default::<AgentSpec>();
+    default::<Step>();
+    default::<AskAgent>();
+    default::<RouteAnswer>();
+    default::<Fanout>();
+    default::<RunFlow>();
+    default::<ClearTeam>();
+    default::<StopTeam>();
 }
 
 #[test]
@@ -221,4 +233,13 @@ fn requests_refuse_unknown_fields_by_name() {
     refuses::<TaskSpec>("TaskSpec");
     refuses::<CancelTask>("CancelTask");
     refuses::<Param>("Param");
+    refuses::<TeamSpec>("TeamSpec");
+    refuses::<AgentSpec>("AgentSpec");
+    refuses::<Step>("Step");
+    refuses::<AskAgent>("AskAgent");
+    refuses::<RouteAnswer>("RouteAnswer");
+    refuses::<Fanout>("Fanout");
+    refuses::<RunFlow>("RunFlow");
+    refuses::<ClearTeam>("ClearTeam");
+    refuses::<StopTeam>("StopTeam");
 }

@@ -1,7 +1,7 @@
 //! Why the store refused or failed. Refuses advice beyond facts: hints are chosen at the edge.
 
 use castra_proto::api::MessageState;
-use castra_proto::{CommandId, MessageId, RunState, SessionId, TaskId};
+use castra_proto::{CommandId, MessageId, RunState, SessionId, TaskId, TeamId};
 use std::path::PathBuf;
 
 /// The store itself failed.
@@ -27,6 +27,8 @@ pub enum StoreError {
     SecretsDamaged { session: SessionId },
     #[error("the secrets of task {task} cannot be decrypted: they were changed outside castra")]
     TaskSecretsDamaged { task: TaskId },
+    #[error("the secrets of team {team} cannot be decrypted: they were changed outside castra")]
+    TeamSecretsDamaged { team: TeamId },
     #[error("{path} was changed outside castra")]
     BlobDamaged { path: PathBuf },
     #[error("the secrets are too large to be encrypted")]
@@ -118,6 +120,22 @@ pub enum TaskError {
     /// Nothing is made for a task that is over or has not begun.
     #[error("task {0}, which it is to be made for, is not at work")]
     ParentIdle(TaskId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A team's commit was refused, and nothing of it is in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum TeamError {
+    #[error("no team {0}")]
+    NoTeam(TeamId),
+    #[error("team {by} bears the name {name:?}")]
+    NameTaken { name: String, by: TeamId },
+    #[error("this idempotency key was used for another request")]
+    Mismatch,
+    /// Somebody else was faster: read again, and decide again.
+    #[error("commit {0} is the newest one")]
+    Moved(u64),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

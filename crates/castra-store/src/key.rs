@@ -1,7 +1,7 @@
 //! The key file, and sealing under it. Refuses to overwrite a key, ever: secrets would be lost with it.
 
 use crate::error::StoreError;
-use castra_proto::{SessionId, TaskId};
+use castra_proto::{SessionId, TaskId, TeamId};
 use chacha20poly1305::aead::{Aead, Generate, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use std::fmt;
@@ -75,6 +75,14 @@ impl Key {
         self.open_sealed(&secrets_of_task(task), sealed).ok_or(StoreError::TaskSecretsDamaged { task })
     }
 
+    pub(crate) fn seal_team(&self, team: TeamId, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.seal(&secrets_of_team(team), plain)
+    }
+
+    pub(crate) fn open_team(&self, team: TeamId, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.open_sealed(&secrets_of_team(team), sealed).ok_or(StoreError::TeamSecretsDamaged { team })
+    }
+
     pub(crate) fn seal_blob(&self, sha256: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         self.seal(&blob(sha256), plain)
     }
@@ -107,6 +115,10 @@ fn secrets_of(session: SessionId) -> Vec<u8> {
 
 fn secrets_of_task(task: TaskId) -> Vec<u8> {
     [&b"tasks.secrets"[..], task.0.as_bytes()].concat()
+}
+
+fn secrets_of_team(team: TeamId) -> Vec<u8> {
+    [&b"teams.secrets"[..], team.0.as_bytes()].concat()
 }
 
 fn blob(sha256: &str) -> Vec<u8> {

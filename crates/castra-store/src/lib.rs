@@ -12,6 +12,7 @@ mod rows;
 mod sqlite;
 mod store;
 mod task;
+mod team;
 mod writer;
 
 pub use commit::{
@@ -19,7 +20,7 @@ pub use commit::{
     NewEvent, NewMessage, NewRun, NewServerEvent, NewSession, NewToken, Observer, RunUpdate, SeqAt,
     SessionUpdate,
 };
-pub use error::{CommitError, StoreError, TaskError};
+pub use error::{CommitError, StoreError, TaskError, TeamError};
 pub use rows::{
     CommandRow, CommandState, Counts, Cursor, EndedSession, Found, IdempotencyRow, Listing, LiveSession,
     MessageRow, RunRow, SessionFilter, SessionRow, SessionSize, StoredEvent, TokenRow,
@@ -28,3 +29,4 @@ pub use store::{Options, Store};
 pub use task::{
     FoundTask, NewTask, NewTaskEvent, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow,
 };
+pub use team::{FoundTeam, NewTeam, TeamCommit, TeamCommitted, TeamRow};

@@ -10,6 +10,7 @@ mod script;
 mod sessions;
 mod task_commit;
 mod tasks;
+mod teams;
 mod upkeep;
 
 use self::apply::Current;

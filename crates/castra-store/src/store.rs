@@ -1,17 +1,18 @@
 //! The one handle to the store, over whichever backend. Refuses SQL: each backend has its own.
 
 use crate::commit::{Commit, Committed, NewToken, Observer};
-use crate::error::{CommitError, StoreError, TaskError};
+use crate::error::{CommitError, StoreError, TaskError, TeamError};
 use crate::rows::{
     CommandRow, Counts, Cursor, EndedSession, Found, IdempotencyRow, Listing, LiveSession, MessageRow,
     RunRow, SessionFilter, SessionRow, SessionSize, StoredEvent, TokenRow,
 };
 use crate::sqlite::Sqlite;
 use crate::task::{FoundTask, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow};
+use crate::team::{FoundTeam, TeamCommit, TeamCommitted, TeamRow};
 use bytes::Bytes;
 use castra_proto::api::{MessageState, ServerEvent};
 use castra_proto::task::Deliverable;
-use castra_proto::{CommandId, MessageId, RunId, SessionId, TaskId, Timestamp, TokenId};
+use castra_proto::{CommandId, MessageId, RunId, SessionId, TaskId, TeamId, Timestamp, TokenId};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -273,6 +274,40 @@ impl Store {
         at: Timestamp,
     ) -> Result<(Vec<String>, Option<u64>), StoreError> {
         on_backend!(self, db => db.remove_task(task, at).await)
+    }
+
+    /// One transaction: all of it is on disk when this returns `Ok`, none of it is there on `Err`.
+    pub async fn commit_team(&self, commit: TeamCommit) -> Result<TeamCommitted, TeamError> {
+        on_backend!(self, db => db.commit_team(commit).await)
+    }
+
+    pub async fn team(&self, id: TeamId) -> Result<Option<TeamRow>, StoreError> {
+        on_backend!(self, db => db.team(id).await)
+    }
+
+    /// The secrets of a team's specs, decrypted; None when it has none or does not exist.
+    pub async fn team_secrets(&self, id: TeamId) -> Result<Option<Value>, StoreError> {
+        on_backend!(self, db => db.team_secrets(id).await)
+    }
+
+    /// By full id, by name, or by a prefix of at least four characters of the id, as with sessions.
+    pub async fn find_team(&self, prefix_or_name: &str) -> Result<FoundTeam, StoreError> {
+        on_backend!(self, db => db.find_team(prefix_or_name).await)
+    }
+
+    /// Newest first.
+    pub async fn teams(&self, after: Option<Cursor>, limit: u32) -> Result<Listing<TeamRow>, StoreError> {
+        on_backend!(self, db => db.teams(after, limit).await)
+    }
+
+    /// Forgets a team; its sessions are the caller's to remove. Whether there was one.
+    pub async fn remove_team(&self, id: TeamId) -> Result<bool, StoreError> {
+        on_backend!(self, db => db.remove_team(id).await)
+    }
+
+    /// The result of a session's messages that came last.
+    pub async fn newest_result(&self, session: SessionId) -> Result<Option<Value>, StoreError> {
+        on_backend!(self, db => db.newest_result(session).await)
     }
 
     pub async fn create_token(&self, token: NewToken) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ use crate::session::hub::{Hub, Hubs};
 use crate::session::launch::Place;
 use crate::supervisor::pack::Packing;
 use crate::task::hub::TaskHub;
+use crate::team::hub::TeamHub;
 use crate::trouble::Troubles;
 use crate::{Error, Result};
 use castra_proto::shim::relay::{Exec, Probe};
@@ -45,6 +46,7 @@ pub(crate) struct Engine {
     pub troubles: Troubles,
     pub packing: Packing,
     pub tasks: Arc<TaskHub>,
+    pub teams: TeamHub,
 }
 
 impl Engine {
@@ -75,6 +77,7 @@ impl Engine {
             troubles: Troubles::default(),
             packing: Packing::default(),
             tasks: Arc::default(),
+            teams: TeamHub::default(),
             config,
             store,
             hubs,

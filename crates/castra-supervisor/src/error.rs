@@ -5,7 +5,7 @@ use castra_claude::launch::Refusal;
 use castra_proto::api::TurnResult;
 use castra_proto::shim::relay::RelayError;
 use castra_proto::{ErrorCode, Problem, RunState};
-use castra_store::{CommitError, StoreError, TaskError};
+use castra_store::{CommitError, StoreError, TaskError, TeamError};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -20,6 +20,8 @@ pub enum Error {
     Commit(#[from] CommitError),
     #[error(transparent)]
     Task(#[from] TaskError),
+    #[error(transparent)]
+    Team(#[from] TeamError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -74,6 +76,7 @@ impl Error {
             Self::Launch(refusal) => launch_problem(&refusal.to_string()),
             Self::Commit(error) => commit_problem(error),
             Self::Task(error) => task_problem(error),
+            Self::Team(error) => team_problem(error),
             Self::Store(error) => store_problem(error),
             Self::Host(error) => host_problem(error),
             Self::Log(LogReadError::Host(error)) => host_problem(error),
@@ -143,6 +146,19 @@ fn task_problem(error: &TaskError) -> Problem {
             Problem::new(ErrorCode::Conflict, text).hint("make it while that task runs, or without `parent`")
         }
         TaskError::Store(error) => store_problem(error),
+    }
+}
+
+fn team_problem(error: &TeamError) -> Problem {
+    let text = error.to_string();
+    match error {
+        TeamError::NoTeam(_) => Problem::new(ErrorCode::NotFound, text),
+        TeamError::NameTaken { .. } => Problem::new(ErrorCode::Conflict, text)
+            .hint("it is there to be asked; choose another name, or `castra team rm` it first"),
+        TeamError::Mismatch => Problem::new(ErrorCode::IdempotencyMismatch, text)
+            .hint("use a new Idempotency-Key for a new request"),
+        TeamError::Moved(_) => Problem::new(ErrorCode::Conflict, text).hint("try again"),
+        TeamError::Store(error) => store_problem(error),
     }
 }
 

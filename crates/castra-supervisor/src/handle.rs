@@ -24,9 +24,11 @@
 
 mod events;
 mod permissions;
+pub mod team;
 
 pub use events::{Events, Messages, Spoken};
 pub use permissions::Approver;
+pub use team::Team;
 
 use crate::supervisor::{Caller, Supervisor};
 use crate::{Error, Result};

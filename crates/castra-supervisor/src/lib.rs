@@ -17,6 +17,7 @@ mod session;
 mod shown;
 pub mod supervisor;
 pub mod task;
+mod team;
 pub mod terminal;
 mod trouble;
 
@@ -28,7 +29,7 @@ pub use castra_store::TaskFilter;
 pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};
 pub use error::{Error, Result};
 pub use frame::{ByteStream, EventFrame, Frame, ServerSubscription, Subscription};
-pub use handle::{Approver, Events, Messages, Session, Spoken};
+pub use handle::{Approver, Events, Messages, Session, Spoken, Team};
 pub use session::screen::{Picture, TypeError, View};
 pub use supervisor::{Caller, Direction, ExportFormat, ListFilter, Supervisor, upload_scope};
 pub use task::TaskLimits;

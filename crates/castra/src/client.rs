@@ -1,10 +1,11 @@
-//! Talks to a daemon: HTTP over its Unix socket, or over TCP with a token. Typed calls are in `api` and `tasks`, event
+//! Talks to a daemon: HTTP over its Unix socket, or over TCP with a token. Typed calls are in `api`, `tasks` and `teams`, event
 //! streams in `follow`, a terminal in `tty`. Refuses to print and to decide what a failure means for a person.
 
 pub mod api;
 mod follow;
 mod sse;
 mod tasks;
+mod teams;
 pub mod tty;
 
 pub use follow::{Follow, Item, Partial};

@@ -14,6 +14,8 @@ mod task_new;
 mod task_spec;
 mod task_tree;
 mod tasks;
+mod team_talk;
+mod teams;
 mod terminal;
 mod tokens;
 mod transcripts;

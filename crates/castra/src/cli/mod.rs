@@ -25,6 +25,7 @@ mod sessions;
 mod settings;
 mod spec;
 mod task;
+mod team;
 mod tmux;
 mod tokens;
 mod tui;
@@ -47,7 +48,7 @@ use std::time::Duration;
 /// Claude Code as supervised sessions: whatever process, link or machine goes away, nothing is lost.
 #[derive(Parser, Debug)]
 #[command(name = "castra", version, max_term_width = 100)]
-#[command(after_help = "ID is the id of a session or task, a unique prefix of it, or its name.\n\
+#[command(after_help = "ID is the id of a session, task or team, a unique prefix of it, or its name.\n\
     Exit codes: 0 done, 1 failed, 2 usage, 124 timed out, 130 interrupted.\n\
     New here? `castra demo` shows it all, without an account.")]
 pub struct Cli {
@@ -128,6 +129,9 @@ enum Command {
     /// Tasks: from instructions to deliverables and an outcome
     #[command(subcommand)]
     Task(Box<task::TaskCommand>),
+    /// Teams: named agents that are asked side by side, and given each other's answers
+    #[command(subcommand)]
+    Team(Box<team::TeamCommand>),
     /// API tokens
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -259,6 +263,9 @@ fn dispatch(cli: Cli, out: Out) -> Result<(), Failure> {
                 return out.text(&page);
             }
         }
+        Command::Team(command) if matches!(**command, team::TeamCommand::Schema) => {
+            return out.text(&task::pages::team_schema());
+        }
         _ => {}
     }
     let mut flags: Vec<FlagValue> = Vec::new();
@@ -311,6 +318,7 @@ async fn perform(command: Command, ctx: Ctx) -> Result<(), Failure> {
         Command::Info(args) => sessions::info(args, ctx).await,
         Command::Sessions(args) => sessions::transcripts(args, ctx).await,
         Command::Task(command) => task::task(*command, ctx).await,
+        Command::Team(command) => team::team(*command, ctx).await,
         Command::Token(command) => tokens::tokens(command, ctx).await,
         Command::Claude(command) => claude::claude(command, ctx).await,
         Command::Config => settings::config(ctx),

@@ -1,10 +1,10 @@
 //! `castra task`: its verbs, and the short ones among them. What runs longer is in the modules below.
 
-mod file;
+pub(super) mod file;
 mod follow;
 mod get;
 mod nearest;
-mod pages;
+pub(super) mod pages;
 mod tree;
 
 use super::Ctx;

@@ -8,7 +8,7 @@ use super::tickets::Tickets;
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use castra_proto::api::Scope;
-use castra_proto::{ErrorCode, SessionId, TaskId, TokenId};
+use castra_proto::{ErrorCode, SessionId, TaskId, TeamId, TokenId};
 use castra_supervisor::Supervisor;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -86,6 +86,21 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let names = Names::from_request_parts(parts, state).await?;
         Ok(Self(Api::from_ref(state).supervisor.resolve_task(names.get("id")).await?))
+    }
+}
+
+/// The team that `{id}` means, in the same way.
+pub(super) struct TeamTarget(pub(super) TeamId);
+
+impl<S: Send + Sync> FromRequestParts<S> for TeamTarget
+where
+    Api: FromRef<S>,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let names = Names::from_request_parts(parts, state).await?;
+        Ok(Self(Api::from_ref(state).supervisor.resolve_team(names.get("id")).await?))
     }
 }
 

@@ -9,8 +9,9 @@ use std::sync::LazyLock;
 use utoipa::PartialSchema;
 
 /// What a name in a path means.
-const PATH_NAMES: [(&str, &str); 8] = [
-    ("id", "The id of a session or task, a unique prefix of it (4 characters or more), or its name"),
+const PATH_NAMES: [(&str, &str); 9] = [
+    ("id", "The id of a session, task or team, a unique prefix of it (4 characters or more), or its name"),
+    ("agent", "The name of an agent of the team"),
     ("path", "A path below `deliverables/`, its slashes as they are"),
     ("message_id", "A message's id"),
     ("request_id", "A permission request's id, as claude gave it"),

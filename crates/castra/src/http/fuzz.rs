@@ -7,7 +7,8 @@ use castra_proto::api::{
 };
 use castra_proto::permission::PermissionAnswer;
 use castra_proto::task::CancelTask;
-use castra_proto::{ErrorCode, SessionSpec, TaskSpec};
+use castra_proto::team::{AskAgent, ClearTeam, Fanout, RouteAnswer, RunFlow, StopTeam};
+use castra_proto::{ErrorCode, SessionSpec, TaskSpec, TeamSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -30,8 +31,8 @@ macro_rules! bodies {
 }
 
 bodies! {
-    Backup CancelTask Control CreateTicket CreateToken Fork InstallClaude Keys PermissionAnswer Resume SendMessage
-    SessionPatch SessionSpec SignIn TaskSpec
+    AskAgent Backup CancelTask ClearTeam Control CreateTicket CreateToken Fanout Fork InstallClaude Keys
+    PermissionAnswer Resume RouteAnswer RunFlow SendMessage SessionPatch SessionSpec SignIn StopTeam TaskSpec TeamSpec
 }
 
 fn one<T: DeserializeOwned + Serialize>(data: &[u8]) {

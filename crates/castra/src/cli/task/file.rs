@@ -1,9 +1,10 @@
-//! A task file: TOML, YAML or JSON, read into a TaskSpec. Every fault names the file, the line and the field.
+//! A task file, or a team's: TOML, YAML or JSON, read into its spec. Every fault names the file, the line and the field.
 
 use super::FileArgs;
 use super::nearest::nearest;
 use crate::cli::failure::Failure;
 use castra_proto::TaskSpec;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,7 @@ enum Format {
 
 /// The task of the file, with what the flags lay over it. Relative folders of the file are relative to it.
 pub(super) fn build(args: FileArgs, cwd: &Path) -> Result<TaskSpec, Failure> {
-    let (name, text, folder) = read(&args.file, cwd)?;
-    let mut spec = parse(&name, format(&args.file, &text), &text)?;
+    let (mut spec, folder): (TaskSpec, _) = load(&args.file, cwd, "task")?;
     spec.session.workdir =
         spec.session.workdir.map(|workdir| absolute(&folder, Path::new(&workdir))).transpose()?;
     if let Some(workdir) = &args.cwd {
@@ -38,8 +38,18 @@ pub(super) fn build(args: FileArgs, cwd: &Path) -> Result<TaskSpec, Failure> {
     Ok(spec)
 }
 
+/// What a file of this kind (`task`, `team`) holds, and the folder that it is in.
+pub(in crate::cli) fn load<T: DeserializeOwned>(
+    file: &Path,
+    cwd: &Path,
+    kind: &str,
+) -> Result<(T, PathBuf), Failure> {
+    let (name, text, folder) = read(file, cwd, kind)?;
+    Ok((parse(&name, format(file, &text), &text, kind)?, folder))
+}
+
 /// What it is called in messages, its text, and the folder that it is in.
-fn read(file: &Path, cwd: &Path) -> Result<(String, String, PathBuf), Failure> {
+fn read(file: &Path, cwd: &Path, kind: &str) -> Result<(String, String, PathBuf), Failure> {
     let failed = |error: std::io::Error| Failure::usage(format!("cannot read {}: {error}", file.display()));
     let (name, source, folder): (_, Box<dyn std::io::Read>, _) = if file.as_os_str() == "-" {
         ("stdin".to_owned(), Box::new(std::io::stdin()), cwd.to_owned())
@@ -55,13 +65,14 @@ fn read(file: &Path, cwd: &Path) -> Result<(String, String, PathBuf), Failure> {
     }
     let text = String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{name} is not UTF-8")))?;
     if text.trim().is_empty() {
-        return Err(Failure::usage(format!("{name} is empty"))
-            .hint("`castra task schema` says what a task file has; examples/tasks/ has some"));
+        return Err(Failure::usage(format!("{name} is empty")).hint(format!(
+            "`castra {kind} schema` says what a {kind} file has; examples/{kind}s/ has some"
+        )));
     }
     Ok((name, text, folder))
 }
 
-fn absolute(folder: &Path, path: &Path) -> Result<String, Failure> {
+pub(in crate::cli) fn absolute(folder: &Path, path: &Path) -> Result<String, Failure> {
     let path = folder.join(path);
     // Resolved where it exists: the daemon compares folders, and one has several spellings.
     let path = std::fs::canonicalize(&path).unwrap_or(path);
@@ -99,16 +110,16 @@ struct Fault {
     message: String,
 }
 
-fn parse(name: &str, format: Format, text: &str) -> Result<TaskSpec, Failure> {
+fn parse<T: DeserializeOwned>(name: &str, format: Format, text: &str, kind: &str) -> Result<T, Failure> {
     match format {
         Format::Toml => toml(text),
         Format::Yaml => yaml(text),
         Format::Json => json(text),
     }
-    .map_err(|fault| tell(name, fault))
+    .map_err(|fault| tell(name, fault, kind))
 }
 
-fn toml(text: &str) -> Result<TaskSpec, Fault> {
+fn toml<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     let fault = |error: &toml::de::Error, path: String| {
         let line =
             error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() as u64 + 1);
@@ -121,7 +132,7 @@ fn toml(text: &str) -> Result<TaskSpec, Fault> {
     })
 }
 
-fn json(text: &str) -> Result<TaskSpec, Fault> {
+fn json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     let fault = |error: &serde_json::Error, path: String| Fault {
         line: Some(error.line() as u64),
         path,
@@ -136,7 +147,7 @@ fn json(text: &str) -> Result<TaskSpec, Fault> {
     Ok(spec)
 }
 
-fn yaml(text: &str) -> Result<TaskSpec, Fault> {
+fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     let mut path = String::new();
     let read = serde_saphyr::with_deserializer_from_str(text, |reader| {
         serde_path_to_error::deserialize(reader).map_err(|error| {
@@ -157,7 +168,7 @@ fn without_place(message: &str) -> String {
     message[..end].to_owned()
 }
 
-fn tell(name: &str, fault: Fault) -> Failure {
+fn tell(name: &str, fault: Fault, kind: &str) -> Failure {
     let place = fault.line.map_or_else(|| name.to_owned(), |line| format!("{name}:{line}"));
     if let Some((unknown, known)) = unknown_field(&fault.message) {
         let field = match fault.path.rsplit_once('.') {
@@ -168,7 +179,7 @@ fn tell(name: &str, fault: Fault) -> Failure {
         return match nearest(unknown, known.iter().copied()) {
             Some(meant) => failure.hint(format!("is `{meant}` meant?")),
             None if known.len() <= FEW => failure.hint(format!("known here: {}", known.join(", "))),
-            None => failure.hint("`castra task schema` has all fields"),
+            None => failure.hint(format!("`castra {kind} schema` has all fields")),
         };
     }
     let field = match fault.path.as_str() {

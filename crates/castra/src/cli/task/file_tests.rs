@@ -50,6 +50,10 @@ const JSON: &str = r#"{
   "labels": {"kind": "report"}
 }"#;
 
+fn parse(name: &str, format: Format, text: &str) -> Result<TaskSpec, Failure> {
+    super::parse(name, format, text, "task")
+}
+
 #[test]
 fn the_same_task_in_three_formats() {
     let expected = TaskSpec {

@@ -1,4 +1,4 @@
-//! `castra task schema` and `protocol`: pages made from the code itself.
+//! `castra task schema` and `protocol`, `castra team schema`: pages made from the code itself.
 
 use crate::http::document;
 use castra_supervisor::task::protocol::Enabled;
@@ -7,11 +7,16 @@ use serde_json::{Map, Value, json};
 
 const IN_DOCUMENT: &str = "#/components/schemas/";
 
-/// The JSON Schema of a task file: TaskSpec of the API, whole in itself.
-pub(super) fn schema() -> Value {
+/// The JSON Schema of a task file: TaskSpec of the API.
+fn schema() -> Value {
+    schema_of("TaskSpec", "A task of castra")
+}
+
+/// Of a type of the API, whole in itself.
+fn schema_of(name: &str, title: &str) -> Value {
     let schemas = &document()["components"]["schemas"];
     let mut definitions = Map::new();
-    let mut root = schemas["TaskSpec"].clone();
+    let mut root = schemas[name].clone();
     let mut wanted = Vec::new();
     move_references(&mut root, &mut wanted);
     while let Some(name) = wanted.pop() {
@@ -23,13 +28,18 @@ pub(super) fn schema() -> Value {
     }
     definitions.sort_keys();
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-    root["title"] = json!("A task of castra");
+    root["title"] = json!(title);
     root["$defs"] = definitions.into();
     root
 }
 
 pub(super) fn schema_text() -> String {
     format!("{:#}\n", schema())
+}
+
+/// Of a team file: TeamSpec of the API.
+pub(in crate::cli) fn team_schema() -> String {
+    format!("{:#}\n", schema_of("TeamSpec", "A team of castra"))
 }
 
 fn move_references(schema: &mut Value, wanted: &mut Vec<String>) {
@@ -59,16 +69,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_published_schema_is_the_generated_one() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/task.schema.json");
-        if std::env::var_os("UPDATE").is_some() {
-            std::fs::write(path, schema_text()).unwrap();
+    fn the_published_schemas_are_the_generated_ones() {
+        for (name, text) in [("task", schema_text()), ("team", team_schema())] {
+            let path = format!("{}/../../docs/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("UPDATE").is_some() {
+                std::fs::write(&path, &text).unwrap();
+            }
+            let committed = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                committed == text,
+                "UPDATE=1 cargo test -p castra --lib schema writes docs/{name}.schema.json"
+            );
         }
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed == schema_text(),
-            "UPDATE=1 cargo test -p castra --lib schema writes docs/task.schema.json"
-        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod screen;
 mod sessions;
 mod sign_in;
 mod tasks;
+mod teams;
 mod terminal;
 mod tokens;
 mod transcripts;
@@ -31,6 +32,7 @@ where
         .merge(permissions::routes())
         .merge(screen::routes())
         .merge(tasks::routes())
+        .merge(teams::routes())
         .merge(files::routes())
         .merge(logs::routes())
         .merge(transcripts::routes())
