@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The modules whose types leave a process as JSON. Shim frames have fixtures and tests of their own.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 13] = [
     "api",
     "session",
     "spec",
@@ -29,6 +29,9 @@ const MODULES: [&str; 10] = [
     "task/param",
     "task/event",
     "task/group",
+    "task/many",
+    "task/schedule",
+    "task/definition",
 ];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
@@ -45,7 +48,7 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Attempt, Backup, Behavior, CancelTask, Child, ChildRule, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Group, Home, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Order, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
+    Activity, Attempt, Backup, Behavior, CancelTask, CancelTasks, CancelledTasks, Catalogue, Child, ChildRule, Completion, Control, ControlAnswer, CreateBlock, CreateTicket, CreateToken, CreatedToken, Cursor, Definition, DefinitionFault, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Firing, FiringOutcome, Flags, Fork, Group, Home, IfBusy, InstallClaude, Keys, KnownDefinition, Launch, LaunchBlock, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Missed, Mode, Order, Overlap, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Schedule, SchedulePatch, ScheduleSpec, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
 }
 
 fn here() -> PathBuf {
@@ -170,6 +173,7 @@ fn closed_lists_are_whole() {
     assert_eq!(names("TaskState"), Vec::from_iter(TaskState::ALL.iter().map(|state| state.as_str())));
     assert_eq!(names("TaskEventKind"), Vec::from_iter(TaskEventKind::ALL.iter().map(|kind| kind.as_str())));
     assert_eq!(names("Scope"), Vec::from_iter(Scope::ALL.iter().map(|scope| scope.as_str())));
+    assert_eq!(names("FiringOutcome"), Vec::from_iter(FiringOutcome::ALL.iter().map(|one| one.as_str())));
     let kinds: BTreeSet<String> = (serde_json::from_str::<Vec<Event>>(&fixture("Event")).unwrap().iter())
         .map(|event| event.kind.to_string())
         .collect();
@@ -194,6 +198,9 @@ fn requests_without_fields_are_their_defaults() {
     default::<Tui>();
     default::<TaskSpec>();
     default::<CancelTask>();
+    default::<SchedulePatch>();
+    default::<Definition>();
+    default::<Launch>();
 }
 
 #[test]
@@ -220,5 +227,11 @@ fn requests_refuse_unknown_fields_by_name() {
     refuses::<Backup>("Backup");
     refuses::<TaskSpec>("TaskSpec");
     refuses::<CancelTask>("CancelTask");
+    refuses::<CancelTasks>("CancelTasks");
+    refuses::<CreateBlock>("CreateBlock");
+    refuses::<ScheduleSpec>("ScheduleSpec");
+    refuses::<SchedulePatch>("SchedulePatch");
+    refuses::<Definition>("Definition");
+    refuses::<Launch>("Launch");
     refuses::<Param>("Param");
 }

@@ -27,6 +27,8 @@ pub enum StoreError {
     SecretsDamaged { session: SessionId },
     #[error("the secrets of task {task} cannot be decrypted: they were changed outside castra")]
     TaskSecretsDamaged { task: TaskId },
+    #[error("{place} of {name:?} cannot be decrypted: they were changed outside castra")]
+    NamedSecretsDamaged { place: &'static str, name: String },
     #[error("{path} was changed outside castra")]
     BlobDamaged { path: PathBuf },
     #[error("the secrets are too large to be encrypted")]

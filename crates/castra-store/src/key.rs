@@ -75,6 +75,26 @@ impl Key {
         self.open_sealed(&secrets_of_task(task), sealed).ok_or(StoreError::TaskSecretsDamaged { task })
     }
 
+    /// `place`: the column, e.g. `schedules.secrets`; `name`: its row.
+    pub(crate) fn seal_named(
+        &self,
+        place: &'static str,
+        name: &str,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        self.seal(&named(place, name), plain)
+    }
+
+    pub(crate) fn open_named(
+        &self,
+        place: &'static str,
+        name: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let damaged = || StoreError::NamedSecretsDamaged { place, name: name.to_owned() };
+        self.open_sealed(&named(place, name), sealed).ok_or_else(damaged)
+    }
+
     pub(crate) fn seal_blob(&self, sha256: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         self.seal(&blob(sha256), plain)
     }
@@ -107,6 +127,10 @@ fn secrets_of(session: SessionId) -> Vec<u8> {
 
 fn secrets_of_task(task: TaskId) -> Vec<u8> {
     [&b"tasks.secrets"[..], task.0.as_bytes()].concat()
+}
+
+fn named(place: &str, name: &str) -> Vec<u8> {
+    [place.as_bytes(), name.as_bytes()].concat()
 }
 
 fn blob(sha256: &str) -> Vec<u8> {

@@ -58,6 +58,7 @@ async fn look(supervisor: &Supervisor) -> Result<()> {
     for row in &running {
         driver::drive(supervisor, row.id);
     }
+    let blocks = engine.store.blocks().await?;
     let mut waiting = Vec::new();
     for row in queued {
         let view: TaskView = parse(&row, "state", &row.view)?;
@@ -67,7 +68,7 @@ async fn look(supervisor: &Supervisor) -> Result<()> {
             continue;
         }
         let ready = match first_of(engine, &view).await? {
-            Dependencies::Done => true,
+            Dependencies::Done => !super::block::holds(&blocks, &row),
             Dependencies::Open => false,
             Dependencies::Failed(message) => {
                 refuse(engine, &row, message).await?;
@@ -78,7 +79,7 @@ async fn look(supervisor: &Supervisor) -> Result<()> {
     }
     let limits = &engine.config.tasks;
     let all = limits.running.unwrap_or_else(|| (2 * engine.probe.cores as usize).max(4));
-    for id in choose(&waiting, &running, all, &limits.labels) {
+    for id in choose(&waiting, &running, all, &engine.tasks.limits(&limits.labels)) {
         admit(engine, id).await?;
         driver::drive(supervisor, id);
     }

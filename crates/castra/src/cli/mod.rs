@@ -20,6 +20,7 @@ mod permissions;
 mod progress;
 mod run;
 mod say;
+mod schedule;
 mod service;
 mod sessions;
 mod settings;
@@ -43,6 +44,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+pub(crate) use task::definition_file;
 
 /// Claude Code as supervised sessions: whatever process, link or machine goes away, nothing is lost.
 #[derive(Parser, Debug)]
@@ -128,6 +131,9 @@ enum Command {
     /// Tasks: from instructions to deliverables and an outcome
     #[command(subcommand)]
     Task(Box<task::TaskCommand>),
+    /// Tasks by the clock
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// API tokens
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -311,6 +317,7 @@ async fn perform(command: Command, ctx: Ctx) -> Result<(), Failure> {
         Command::Info(args) => sessions::info(args, ctx).await,
         Command::Sessions(args) => sessions::transcripts(args, ctx).await,
         Command::Task(command) => task::task(*command, ctx).await,
+        Command::Schedule(command) => schedule::schedule(command, ctx).await,
         Command::Token(command) => tokens::tokens(command, ctx).await,
         Command::Claude(command) => claude::claude(command, ctx).await,
         Command::Config => settings::config(ctx),

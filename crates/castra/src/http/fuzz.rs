@@ -6,7 +6,9 @@ use castra_proto::api::{
     SignIn,
 };
 use castra_proto::permission::PermissionAnswer;
-use castra_proto::task::CancelTask;
+use castra_proto::task::{
+    CancelTask, CancelTasks, CreateBlock, Definition, Launch, SchedulePatch, ScheduleSpec,
+};
 use castra_proto::{ErrorCode, SessionSpec, TaskSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,8 +32,8 @@ macro_rules! bodies {
 }
 
 bodies! {
-    Backup CancelTask Control CreateTicket CreateToken Fork InstallClaude Keys PermissionAnswer Resume SendMessage
-    SessionPatch SessionSpec SignIn TaskSpec
+    Backup CancelTask CancelTasks Control CreateBlock CreateTicket CreateToken Definition Fork InstallClaude Keys Launch
+    PermissionAnswer Resume SchedulePatch ScheduleSpec SendMessage SessionPatch SessionSpec SignIn TaskSpec
 }
 
 fn one<T: DeserializeOwned + Serialize>(data: &[u8]) {

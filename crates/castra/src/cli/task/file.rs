@@ -4,6 +4,8 @@ use super::FileArgs;
 use super::nearest::nearest;
 use crate::cli::failure::Failure;
 use castra_proto::TaskSpec;
+use castra_proto::task::Definition;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -23,10 +25,7 @@ enum Format {
 
 /// The task of the file, with what the flags lay over it. Relative folders of the file are relative to it.
 pub(super) fn build(args: FileArgs, cwd: &Path) -> Result<TaskSpec, Failure> {
-    let (name, text, folder) = read(&args.file, cwd)?;
-    let mut spec = parse(&name, format(&args.file, &text), &text)?;
-    spec.session.workdir =
-        spec.session.workdir.map(|workdir| absolute(&folder, Path::new(&workdir))).transpose()?;
+    let mut spec = task_of_file(&args.file, cwd)?;
     if let Some(workdir) = &args.cwd {
         spec.session.workdir = Some(absolute(cwd, workdir)?);
     }
@@ -36,6 +35,41 @@ pub(super) fn build(args: FileArgs, cwd: &Path) -> Result<TaskSpec, Failure> {
     spec.session.demo |= args.demo;
     spec.values.extend(args.values.into_iter().map(|(key, value)| (key, Value::String(value))));
     Ok(spec)
+}
+
+/// The task of the file, as it stands there.
+pub(in crate::cli) fn task_of_file(file: &Path, cwd: &Path) -> Result<TaskSpec, Failure> {
+    let (name, text, folder) = read(file, cwd)?;
+    let mut spec: TaskSpec = parse(&name, format(file, &text), &text)?;
+    settle(&mut spec, &folder)?;
+    Ok(spec)
+}
+
+/// The definition of the file; without a name of its own it has the file's.
+pub(super) fn definition(file: &Path, cwd: &Path) -> Result<Definition, Failure> {
+    let (name, text, folder) = read(file, cwd)?;
+    let mut definition: Definition = parse(&name, format(file, &text), &text)?;
+    settle(&mut definition.task, &folder)?;
+    if definition.name.is_none() && file.as_os_str() != "-" {
+        definition.name = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+    }
+    Ok(definition)
+}
+
+/// The same for the daemon, with what is wrong as one sentence.
+pub(crate) fn definition_file(file: &Path) -> Result<Definition, String> {
+    definition(file, Path::new("/")).map_err(|failure| {
+        let parts: Vec<String> = failure.message.into_iter().chain(failure.hint).collect();
+        parts.join("; ")
+    })
+}
+
+/// Relative folders of the file are relative to it.
+fn settle(spec: &mut TaskSpec, folder: &Path) -> Result<(), Failure> {
+    if let Some(workdir) = &mut spec.session.workdir {
+        *workdir = absolute(folder, Path::new(workdir))?;
+    }
+    Ok(())
 }
 
 /// What it is called in messages, its text, and the folder that it is in.
@@ -99,7 +133,7 @@ struct Fault {
     message: String,
 }
 
-fn parse(name: &str, format: Format, text: &str) -> Result<TaskSpec, Failure> {
+fn parse<T: DeserializeOwned>(name: &str, format: Format, text: &str) -> Result<T, Failure> {
     match format {
         Format::Toml => toml(text),
         Format::Yaml => yaml(text),
@@ -108,7 +142,7 @@ fn parse(name: &str, format: Format, text: &str) -> Result<TaskSpec, Failure> {
     .map_err(|fault| tell(name, fault))
 }
 
-fn toml(text: &str) -> Result<TaskSpec, Fault> {
+fn toml<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     let fault = |error: &toml::de::Error, path: String| {
         let line =
             error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() as u64 + 1);
@@ -121,7 +155,7 @@ fn toml(text: &str) -> Result<TaskSpec, Fault> {
     })
 }
 
-fn json(text: &str) -> Result<TaskSpec, Fault> {
+fn json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     let fault = |error: &serde_json::Error, path: String| Fault {
         line: Some(error.line() as u64),
         path,
@@ -136,7 +170,7 @@ fn json(text: &str) -> Result<TaskSpec, Fault> {
     Ok(spec)
 }
 
-fn yaml(text: &str) -> Result<TaskSpec, Fault> {
+fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     let mut path = String::new();
     let read = serde_saphyr::with_deserializer_from_str(text, |reader| {
         serde_path_to_error::deserialize(reader).map_err(|error| {
