@@ -30,14 +30,14 @@ impl Supervisor {
     pub async fn catalogue(&self) -> Result<Catalogue> {
         let mut known = self.known_definitions().await?;
         let items = known.items.values_mut();
-        items.for_each(|one| one.definition.task.session = redact::split(&one.definition.task.session).0);
+        items.for_each(|one| one.definition.task = redact::split_task(&one.definition.task).0);
         Ok(Catalogue { items: known.items.into_values().collect(), faults: known.faults, read_at: now() })
     }
 
     /// Errors: `not_found`.
     pub async fn definition(&self, name: &str) -> Result<KnownDefinition> {
         let mut found = self.known_definition(name).await?;
-        found.definition.task.session = redact::split(&found.definition.task.session).0;
+        found.definition.task = redact::split_task(&found.definition.task).0;
         Ok(found)
     }
 
@@ -59,12 +59,10 @@ impl Supervisor {
                 "change that file, or choose another name",
             ));
         }
-        let (shown, secrets) = redact::split(&definition.task.session);
-        let mut shown_definition = definition;
-        shown_definition.task.session = shown;
+        let (task, secrets) = redact::split_task(&definition.task);
         let row = DefinitionRow {
             name: name.into(),
-            definition: json_text(&shown_definition)?,
+            definition: json_text(&Definition { task, ..definition })?,
             by: caller.by.clone(),
             updated_at: now(),
         };
@@ -150,7 +148,7 @@ impl Supervisor {
                 Error::new(ErrorCode::Internal, detail)
             })?;
             let secrets = self.engine.store.definition_secrets(&row.name).await?;
-            definition.task.session = redact::restore(&json_text(&definition.task.session)?, secrets)?;
+            definition.task = redact::restore_task(definition.task, secrets)?;
             let one = KnownDefinition { name: row.name.clone(), file: None, by: Some(row.by), definition };
             known.items.insert(row.name, one);
         }

@@ -1,15 +1,13 @@
 //! Schedules as they are made, shown and changed, and what is done when one fires.
 
-use super::start::{check_name, check_scope};
-use super::task_spec::{check, launched};
+use super::start::check_name;
 use super::{Caller, Supervisor};
 use crate::engine::{json_text, now};
 use crate::task::cron::{CronError, Schedule as Plan};
 use crate::task::firing::{Due, due};
-use crate::task::view::mode;
 use crate::{Error, Result, redact};
 use castra_proto::task::{Firing, FiringOutcome, Overlap, Schedule, SchedulePatch, ScheduleSpec};
-use castra_proto::{ErrorCode, SessionId, Task, TaskId, TaskSpec, Timestamp};
+use castra_proto::{ErrorCode, Task, TaskId, TaskSpec, Timestamp};
 use castra_store::{Advance, ScheduleRow};
 use serde_json::Value;
 
@@ -29,7 +27,7 @@ impl Supervisor {
     pub async fn create_schedule(&self, spec: ScheduleSpec, caller: &Caller) -> Result<Schedule> {
         check_name(&spec.name)?;
         let plan = plan(&spec)?;
-        self.check_task(self.task_of(&spec).await?, caller).await?;
+        self.checked(self.task_of(&spec).await?, caller).await?;
         let at = now();
         let (shown, secrets) = split(&spec);
         let row = ScheduleRow {
@@ -53,17 +51,6 @@ impl Supervisor {
         self.read_limits().await?;
         self.engine.tasks.clock.notify_one();
         self.shown_schedule(row).await
-    }
-
-    /// All that can be said of a task before it is made.
-    async fn check_task(&self, spec: TaskSpec, caller: &Caller) -> Result<()> {
-        let mut spec = launched(spec)?;
-        check(&spec)?;
-        check_scope(&spec.session, caller)?;
-        self.settle_folders(&mut spec, caller).await?;
-        let mut attempt = spec.session.clone();
-        attempt.mode = mode(&spec);
-        self.check_spec(SessionId::now(), &attempt).await
     }
 
     /// The task of a firing.
@@ -286,9 +273,9 @@ impl Supervisor {
     /// With its secret values.
     async fn whole(&self, row: &ScheduleRow) -> Result<ScheduleSpec> {
         let mut spec = stored(row)?;
-        if let Some(task) = &mut spec.task {
+        if let Some(task) = spec.task.take() {
             let secrets = self.engine.store.schedule_secrets(row.id).await?;
-            task.session = redact::restore(&json_text(&task.session)?, secrets)?;
+            spec.task = Some(redact::restore_task(task, secrets)?);
         }
         Ok(spec)
     }
@@ -323,11 +310,11 @@ fn stored(row: &ScheduleRow) -> Result<ScheduleSpec> {
 }
 
 fn split(spec: &ScheduleSpec) -> (ScheduleSpec, Option<Value>) {
-    let mut shown = spec.clone();
-    let secrets = shown.task.as_mut().and_then(|task| {
-        let (session, secrets) = redact::split(&task.session);
-        task.session = session;
-        secrets
-    });
-    (shown, secrets)
+    let Some(task) = &spec.task else { return (spec.clone(), None) };
+    let (task, secrets) = redact::split_task(task);
+    (ScheduleSpec { task: Some(task), ..spec.clone() }, secrets)
 }
+
+#[cfg(test)]
+#[path = "schedules_tests.rs"]
+mod tests;
