@@ -39,7 +39,7 @@ async fn a_schedule_reads_back_whole_and_its_name_is_its_own() {
     let secrets = json!({"env": {"TOKEN": "s3cret"}});
     assert!(store.create_schedule(row.clone(), Some(secrets.clone())).await.unwrap());
     assert!(!store.create_schedule(schedule("nightly", Some(60)), None).await.unwrap());
-    assert_eq!(store.schedules().await.unwrap(), [row.clone()]);
+    assert_eq!(store.schedules().await.unwrap(), std::slice::from_ref(&row));
     for reference in ["nightly", &row.id.to_string()] {
         assert_eq!(store.schedule(reference).await.unwrap().as_ref(), Some(&row));
     }
