@@ -273,16 +273,9 @@ mod tests {
             },
         }));
         let spec = filled("report", template.clone(), BTreeMap::from([("what".into(), json!("doors"))]));
-        assert_eq!(
-            spec.labels,
-            BTreeMap::from(
-                ["definition", "team"]
-                    .map(str::to_owned)
-                    .into_iter()
-                    .zip(["report", "blue"].map(str::to_owned))
-                    .collect::<BTreeMap<_, _>>()
-            )
-        );
+        let labels: Vec<_> =
+            spec.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(labels, [("definition", "report"), ("team", "blue")]);
         assert_eq!(spec.metadata, Some(json!({"cost": 1, "title": "About doors, 2 times"})));
         assert_eq!(spec.values, BTreeMap::from([("what".into(), json!("doors"))]));
         // Without what is needed there is no title; creating it says what is missing.

@@ -35,7 +35,7 @@ impl Supervisor {
             )
         })?;
         // Whoever asks for a state means those that are over too.
-        let of_state = wanted.paths().iter().any(|path| *path == "state");
+        let of_state = wanted.paths().contains(&"state");
         let filter = TaskFilter { all: filter.all || of_state, ..filter.clone() };
         let limit = limit.clamp(1, 1000);
         let (mut items, mut seen) = (Vec::new(), 0);
