@@ -107,7 +107,11 @@ impl Supervisor {
     }
 
     /// The task that a launch of this definition would be.
-    pub(super) async fn launched(&self, name: &str, values: BTreeMap<String, Value>) -> Result<TaskSpec> {
+    pub(super) async fn task_of_definition(
+        &self,
+        name: &str,
+        values: BTreeMap<String, Value>,
+    ) -> Result<TaskSpec> {
         Ok(filled(name, self.known_definition(name).await?.definition, values))
     }
 

@@ -57,7 +57,7 @@ impl Supervisor {
     async fn task_of(&self, spec: &ScheduleSpec) -> Result<TaskSpec> {
         let mut task = match (&spec.task, &spec.definition) {
             (Some(task), None) if spec.values.is_empty() => task.clone(),
-            (None, Some(name)) => self.launched(name, spec.values.clone()).await?,
+            (None, Some(name)) => self.task_of_definition(name, spec.values.clone()).await?,
             _ => {
                 return Err(Error::with_hint(
                     ErrorCode::InvalidRequest,
@@ -95,6 +95,19 @@ impl Supervisor {
         })
     }
 
+    /// One that this caller may change: whoever switches it on has its tasks made.
+    async fn own_schedule_row(&self, reference: &str, caller: &Caller) -> Result<ScheduleRow> {
+        let row = self.schedule_row(reference).await?;
+        if caller.scope < row.scope {
+            return Err(Error::with_hint(
+                ErrorCode::Forbidden,
+                format!("{} was made with the scope `{}`", row.name, row.scope.as_str()),
+                "use a token with that scope",
+            ));
+        }
+        Ok(row)
+    }
+
     async fn shown_schedule(&self, row: ScheduleRow) -> Result<Schedule> {
         let spec = stored(&row)?;
         let plan = plan(&spec)?;
@@ -112,8 +125,15 @@ impl Supervisor {
     }
 
     /// Times that pass while it is off are not made up for.
-    pub async fn patch_schedule(&self, reference: &str, patch: SchedulePatch) -> Result<Schedule> {
-        let row = self.schedule_row(reference).await?;
+    ///
+    /// Errors: `not_found`; `forbidden` for a scope below the one that its tasks are made with.
+    pub async fn patch_schedule(
+        &self,
+        reference: &str,
+        patch: SchedulePatch,
+        caller: &Caller,
+    ) -> Result<Schedule> {
+        let row = self.own_schedule_row(reference, caller).await?;
         if let Some(enabled) = patch.enabled.filter(|enabled| *enabled != row.enabled) {
             let at = now();
             let next_at = plan(&stored(&row)?)?.next_after(at).filter(|_| enabled);
@@ -123,9 +143,9 @@ impl Supervisor {
         self.schedule(&row.id.to_string()).await
     }
 
-    /// Its tasks stay. Errors: `not_found`.
-    pub async fn remove_schedule(&self, reference: &str) -> Result<()> {
-        let row = self.schedule_row(reference).await?;
+    /// Its tasks stay. Errors: as of `patch_schedule`.
+    pub async fn remove_schedule(&self, reference: &str, caller: &Caller) -> Result<()> {
+        let row = self.own_schedule_row(reference, caller).await?;
         self.engine.store.delete_schedule(row.id).await?;
         self.read_limits().await
     }

@@ -140,6 +140,16 @@ async fn a_firing_may_do_no_more_than_its_maker_and_is_held_back_like_any_launch
     let refused = supervisor.create_schedule(bold, &drive).await.unwrap_err().problem();
     assert_eq!(refused.code, ErrorCode::Forbidden);
     supervisor.create_schedule(of_definition("hourly"), &drive).await.unwrap();
+    // Whoever could switch on what others made would have tasks made with their scope.
+    supervisor.create_schedule(of_definition("theirs"), &admin).await.unwrap();
+    let patch = SchedulePatch { enabled: Some(false) };
+    for refused in [
+        supervisor.patch_schedule("theirs", patch, &drive).await.map(drop),
+        supervisor.remove_schedule("theirs", &drive).await,
+    ] {
+        assert_eq!(refused.unwrap_err().problem().code, ErrorCode::Forbidden);
+    }
+    supervisor.remove_schedule("theirs", &admin).await.unwrap();
     let outcome = async |now: &str| {
         through(&supervisor, now, now).await;
         let last = supervisor.schedule("hourly").await.unwrap().last.remove(0);
@@ -171,7 +181,7 @@ async fn what_is_off_is_not_made_up_for_and_a_block_ends_by_itself() {
     assert_eq!(supervisor.create_schedule(off, &caller).await.unwrap().next, []);
     through(&supervisor, "2027-05-01T12:00:00Z", "2027-05-01T12:00:00Z").await;
     let on = SchedulePatch { enabled: Some(true) };
-    let shown = supervisor.patch_schedule("s", on).await.unwrap();
+    let shown = supervisor.patch_schedule("s", on, &caller).await.unwrap();
     assert_eq!((shown.next.len(), shown.last), (5, vec![]));
     let until = Timestamp(now().0 + 3_600_000_000);
     let block = json!({"reason": "an hour", "until": until});

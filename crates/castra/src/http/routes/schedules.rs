@@ -55,27 +55,30 @@ async fn show(State(api): State<Api>, names: Names) -> Answer<Json<Schedule>> {
 
 /// Switch a schedule on or off.
 ///
-/// Times that pass while it is off are not made up for.
+/// Times that pass while it is off are not made up for. It takes the scope that its tasks are made with.
 #[utoipa::path(patch, path = "/schedules/{name}", tag = "schedules", security(("token" = ["drive"])),
     request_body = SchedulePatch, responses((status = 200, description = "The schedule", body = Schedule)))]
 async fn patch(
     State(api): State<Api>,
+    grant: Grant,
     names: Names,
     Input(patch): Input<SchedulePatch>,
 ) -> Answer<Json<Schedule>> {
     let name = names.get("name").to_owned();
-    let work = async move |supervisor: Supervisor| supervisor.patch_schedule(&name, patch).await;
+    let work =
+        async move |supervisor: Supervisor| supervisor.patch_schedule(&name, patch, &grant.caller).await;
     Ok(Json(api.command(work).await?))
 }
 
 /// Remove a schedule.
 ///
-/// Its tasks stay, and go on.
+/// Its tasks stay, and go on. It takes the scope that its tasks are made with.
 #[utoipa::path(delete, path = "/schedules/{name}", tag = "schedules", security(("token" = ["drive"])),
     responses((status = 204, description = "Removed")))]
-async fn remove(State(api): State<Api>, names: Names) -> Answer<StatusCode> {
+async fn remove(State(api): State<Api>, grant: Grant, names: Names) -> Answer<StatusCode> {
     let name = names.get("name").to_owned();
-    api.command(async move |supervisor: Supervisor| supervisor.remove_schedule(&name).await).await?;
+    let work = async move |supervisor: Supervisor| supervisor.remove_schedule(&name, &grant.caller).await;
+    api.command(work).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
