@@ -67,6 +67,14 @@ id!(
     TeamId
 );
 id!(
+    /// A schedule. The tasks of its firings have ids that follow from it.
+    ScheduleId
+);
+id!(
+    /// A launch block.
+    BlockId
+);
+id!(
     /// An API token's public name; the secret part is never stored.
     TokenId
 );

@@ -17,7 +17,7 @@ pub mod time;
 
 pub use error::{ErrorCode, Problem};
 pub use event::{Event, Kind, OwnKind};
-pub use id::{CommandId, MessageId, RunId, SessionId, TaskId, TeamId, TokenId};
+pub use id::{BlockId, CommandId, MessageId, RunId, ScheduleId, SessionId, TaskId, TeamId, TokenId};
 pub use session::{RunState, Session};
 pub use spec::SessionSpec;
 pub use task::{Task, TaskSpec, TaskState};

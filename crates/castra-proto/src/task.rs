@@ -3,13 +3,19 @@
 //! As with `SessionSpec`, every field of the contract is here from the start; the ones whose part is not built yet are
 //! refused by name when a task is created, never ignored.
 
+mod definition;
 mod event;
 mod group;
+mod many;
 pub mod param;
+mod schedule;
 
+pub use definition::*;
 pub use event::*;
 pub use group::*;
+pub use many::*;
 pub use param::{Param, ParamKind};
+pub use schedule::*;
 
 use crate::spec::Mode;
 use crate::{SessionId, SessionSpec, TaskId, Timestamp};

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The modules whose types leave a process as JSON. Shim frames have fixtures and tests of their own.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 14] = [
     "api",
     "session",
     "spec",
@@ -31,6 +31,9 @@ const MODULES: [&str; 11] = [
     "task/event",
     "task/group",
     "team",
+    "task/many",
+    "task/schedule",
+    "task/definition",
 ];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
@@ -47,7 +50,7 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Attempt, Backup, Behavior, CancelTask, Child, ChildRule, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Group, Home, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Order, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
+    Activity, Attempt, Backup, Behavior, CancelTask, CancelTasks, CancelledTasks, Catalogue, Child, ChildRule, Completion, Control, ControlAnswer, CreateBlock, CreateTicket, CreateToken, CreatedToken, Cursor, Definition, DefinitionFault, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Firing, FiringOutcome, Flags, Fork, Group, Home, IfBusy, InstallClaude, Keys, KnownDefinition, Launch, LaunchBlock, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Missed, Mode, Order, Overlap, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Schedule, SchedulePatch, ScheduleSpec, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
     AgentSpec, Answer, AnswerState, Answers, AskAgent, ClearTeam, Conversation, Fanout, FlowRun, Need, RouteAnswer, Routed, RunFlow, Step, StepRun, StopTeam, Team, TeamAgent, TeamSpec,
 }
 
@@ -173,6 +176,7 @@ fn closed_lists_are_whole() {
     assert_eq!(names("TaskState"), Vec::from_iter(TaskState::ALL.iter().map(|state| state.as_str())));
     assert_eq!(names("TaskEventKind"), Vec::from_iter(TaskEventKind::ALL.iter().map(|kind| kind.as_str())));
     assert_eq!(names("Scope"), Vec::from_iter(Scope::ALL.iter().map(|scope| scope.as_str())));
+    assert_eq!(names("FiringOutcome"), Vec::from_iter(FiringOutcome::ALL.iter().map(|one| one.as_str())));
     let kinds: BTreeSet<String> = (serde_json::from_str::<Vec<Event>>(&fixture("Event")).unwrap().iter())
         .map(|event| event.kind.to_string())
         .collect();
@@ -206,6 +210,9 @@ fn requests_without_fields_are_their_defaults() {
     default::<RunFlow>();
     default::<ClearTeam>();
     default::<StopTeam>();
+    default::<SchedulePatch>();
+    default::<Definition>();
+    default::<Launch>();
 }
 
 #[test]
@@ -232,6 +239,12 @@ fn requests_refuse_unknown_fields_by_name() {
     refuses::<Backup>("Backup");
     refuses::<TaskSpec>("TaskSpec");
     refuses::<CancelTask>("CancelTask");
+    refuses::<CancelTasks>("CancelTasks");
+    refuses::<CreateBlock>("CreateBlock");
+    refuses::<ScheduleSpec>("ScheduleSpec");
+    refuses::<SchedulePatch>("SchedulePatch");
+    refuses::<Definition>("Definition");
+    refuses::<Launch>("Launch");
     refuses::<Param>("Param");
     refuses::<TeamSpec>("TeamSpec");
     refuses::<AgentSpec>("AgentSpec");

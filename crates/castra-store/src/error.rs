@@ -29,6 +29,8 @@ pub enum StoreError {
     TaskSecretsDamaged { task: TaskId },
     #[error("the secrets of team {team} cannot be decrypted: they were changed outside castra")]
     TeamSecretsDamaged { team: TeamId },
+    #[error("{place} of {name:?} cannot be decrypted: they were changed outside castra")]
+    NamedSecretsDamaged { place: &'static str, name: String },
     #[error("{path} was changed outside castra")]
     BlobDamaged { path: PathBuf },
     #[error("the secrets are too large to be encrypted")]

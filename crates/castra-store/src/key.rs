@@ -83,6 +83,26 @@ impl Key {
         self.open_sealed(&secrets_of_team(team), sealed).ok_or(StoreError::TeamSecretsDamaged { team })
     }
 
+    /// `place`: the column, e.g. `schedules.secrets`; `name`: its row.
+    pub(crate) fn seal_named(
+        &self,
+        place: &'static str,
+        name: &str,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        self.seal(&named(place, name), plain)
+    }
+
+    pub(crate) fn open_named(
+        &self,
+        place: &'static str,
+        name: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let damaged = || StoreError::NamedSecretsDamaged { place, name: name.to_owned() };
+        self.open_sealed(&named(place, name), sealed).ok_or_else(damaged)
+    }
+
     pub(crate) fn seal_blob(&self, sha256: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         self.seal(&blob(sha256), plain)
     }
@@ -119,6 +139,10 @@ fn secrets_of_task(task: TaskId) -> Vec<u8> {
 
 fn secrets_of_team(team: TeamId) -> Vec<u8> {
     [&b"teams.secrets"[..], team.0.as_bytes()].concat()
+}
+
+fn named(place: &str, name: &str) -> Vec<u8> {
+    [place.as_bytes(), name.as_bytes()].concat()
 }
 
 fn blob(sha256: &str) -> Vec<u8> {

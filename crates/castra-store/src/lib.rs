@@ -9,6 +9,7 @@ mod commit;
 mod error;
 mod key;
 mod rows;
+mod schedule;
 mod sqlite;
 mod store;
 mod task;
@@ -25,6 +26,7 @@ pub use rows::{
     CommandRow, CommandState, Counts, Cursor, EndedSession, Found, IdempotencyRow, Listing, LiveSession,
     MessageRow, RunRow, SessionFilter, SessionRow, SessionSize, StoredEvent, TokenRow,
 };
+pub use schedule::{Advance, DefinitionRow, ScheduleRow};
 pub use store::{Options, Store};
 pub use task::{
     FoundTask, NewTask, NewTaskEvent, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow,

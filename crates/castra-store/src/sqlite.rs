@@ -2,10 +2,12 @@
 
 mod apply;
 mod cache;
+mod catalogue;
 mod check;
 mod columns;
 mod events;
 mod records;
+mod schedules;
 mod script;
 mod sessions;
 mod task_commit;

@@ -1,6 +1,7 @@
 //! What a supervisor is told once, when it opens. Where the values come from is the caller's business.
 
 use crate::{Result, TaskLimits};
+use castra_proto::task::{Definition, DefinitionFault};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub struct Config {
     pub user_home: Option<PathBuf>,
     /// Where `demo` sessions find their model; without one they are refused.
     pub demo: Option<Arc<dyn Demo>>,
+    /// Where definitions of tasks are read from, beside those that are put.
+    pub definitions: Option<Arc<dyn DefinitionFiles>>,
     /// Shown in `Hello` and in `health`.
     pub build: String,
 }
@@ -43,6 +46,7 @@ impl Config {
             workdirs: Vec::new(),
             user_home: None,
             demo: None,
+            definitions: None,
             build: env!("CARGO_PKG_VERSION").into(),
         }
     }
@@ -79,6 +83,19 @@ pub struct Retention {
 /// A scripted model that outlives the daemon.
 pub trait Demo: Send + Sync {
     fn endpoint(&self) -> BoxFuture<'_, Result<DemoEndpoint>>;
+}
+
+/// Files of definitions, read by whoever knows their formats.
+pub trait DefinitionFiles: Send + Sync {
+    /// As they are now. It may block: it is not called on the runtime's own threads.
+    fn read(&self) -> ReadDefinitions;
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReadDefinitions {
+    /// Each with its file; its name is set. Of two with one name the first counts.
+    pub found: Vec<(String, Definition)>,
+    pub faults: Vec<DefinitionFault>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

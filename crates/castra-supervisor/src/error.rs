@@ -166,6 +166,8 @@ fn store_problem(error: &StoreError) -> Problem {
     match error {
         StoreError::DiskFull => Problem::new(ErrorCode::DiskFull, "the disk of CASTRA_HOME is full")
             .hint("make room; sessions go on by themselves"),
+        StoreError::Closed => Problem::new(ErrorCode::ShuttingDown, "the daemon is about to end")
+            .hint("ask again when it is back"),
         StoreError::KeyMissing { .. } | StoreError::KeyWrong { .. } => {
             Problem::new(ErrorCode::Internal, error.to_string())
                 .hint("put back the `key` file that belongs to this castra.db")

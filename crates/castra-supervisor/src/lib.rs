@@ -26,7 +26,9 @@ pub use castra_shim::return_large_blocks;
 /// claude's messages, typed.
 pub use castra_claude::message;
 pub use castra_store::TaskFilter;
-pub use config::{ClaudeConfig, Config, Demo, DemoEndpoint, Install, Retention};
+pub use config::{
+    ClaudeConfig, Config, DefinitionFiles, Demo, DemoEndpoint, Install, ReadDefinitions, Retention,
+};
 pub use error::{Error, Result};
 pub use frame::{ByteStream, EventFrame, Frame, ServerSubscription, Subscription};
 pub use handle::{Approver, Events, Messages, Session, Spoken, Team};

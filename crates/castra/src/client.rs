@@ -3,6 +3,7 @@
 
 pub mod api;
 mod follow;
+mod plans;
 mod sse;
 mod tasks;
 mod teams;

@@ -73,6 +73,7 @@ pub const KEYS: &[Key] = &[
         None,
         "and of those with a label: `team=blue 2`, or `user 1` for each user",
     ),
+    key("tasks.definitions", Kind::Paths, None, "folders with definitions of tasks, beside HOME/tasks"),
     key("log.format", Kind::OneOf(&["text", "json"]), Some("text"), "the daemon's log"),
     key("log.level", Kind::Text, Some("info"), "a level, or filter directives of tracing"),
     key("attach.detach_key", Kind::Text, Some("C-\\"), "the key that leaves a terminal session, or none"),
@@ -227,7 +228,7 @@ impl Settings {
         self.get(key).as_str().map(PathBuf::from)
     }
 
-    fn text(&self, key: &str) -> Option<String> {
+    pub fn text(&self, key: &str) -> Option<String> {
         self.get(key).as_str().map(String::from)
     }
 

@@ -1,6 +1,7 @@
 //! The daemon's life: its data folder, its start in front or behind, its readiness, its end.
 //! What it serves is `http`, what it knows is the supervisor.
 
+mod definitions;
 pub mod log;
 pub mod unit;
 
@@ -124,6 +125,7 @@ pub async fn serve(settings: &Settings, ready: impl FnOnce(&DaemonFile)) -> Resu
     let signals = Signals::new().map_err(|error| Error::Serve(error.to_string()))?;
     let mut config = settings.supervisor();
     config.demo = Some(Arc::new(exec::DemoModel::new(home)));
+    config.definitions = Some(Arc::new(definitions::Folders::of(settings)));
     let supervisor = Supervisor::open(config).await.map_err(|error| match error.problem().code {
         ErrorCode::Conflict => {
             Error::Running { home: home.clone(), other: DaemonFile::running(home).map(Box::new) }

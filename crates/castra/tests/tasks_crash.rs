@@ -140,15 +140,16 @@ fn family(world: &World) -> Value {
     body
 }
 
-#[test]
-fn killed_at_each_step_of_a_task_with_children() {
+/// The end, and all that was said, of a task and its children.
+fn stories(task: &Task, world: &World) -> Vec<Story> {
+    let shown = task.wait();
+    let children = shown.children.iter().map(|child| child.id.to_string());
+    let ids = std::iter::once(task.id.clone()).chain(children);
+    ids.map(|id| story(&Task { http: task.http.clone(), id }, world)).collect()
+}
+
+fn a_family_is_killed_at(places: &[&str]) {
     let cli = &clis()[0];
-    let stories = |task: &Task, world: &World| {
-        let shown = task.wait();
-        let children = shown.children.iter().map(|child| child.id.to_string());
-        let ids = std::iter::once(task.id.clone()).chain(children);
-        ids.map(|id| story(&Task { http: task.http.clone(), id }, world)).collect::<Vec<_>>()
-    };
     let undisturbed = {
         let world = World::new(CASTRA, &cli.path, SCRIPT);
         let daemon = world.daemon();
@@ -157,23 +158,7 @@ fn killed_at_each_step_of_a_task_with_children() {
     let ends: Vec<_> = undisturbed.iter().map(|story| story.end.clone()).collect();
     let done = |result: &str| (TaskState::Done, Some(result.to_owned()), 1);
     assert_eq!(ends, [done("all"), done("one"), done("two")], "{undisturbed:?}");
-    for place in [
-        "task.child",
-        "task.child:2",
-        "task.created:3",
-        "task.commit:2",
-        "task.committed:3",
-        "task.start",
-        "task.reply",
-        "task.reply:4",
-        "task.ending",
-        "task.stopped:2",
-        "task.gathered",
-        "task.start:3",
-        "task.begun:3",
-        "task.ending:3",
-        "task.stopped:3",
-    ] {
+    for place in places {
         let world = World::new(CASTRA, &cli.path, SCRIPT);
         let mut daemon = world.daemon();
         let task = killed(&world, &mut daemon, place, &family(&world));
@@ -184,4 +169,24 @@ fn killed_at_each_step_of_a_task_with_children() {
             task.http.get("/api/v1/sessions?all=true").expect(200);
         assert_eq!(sessions.items.len(), 3, "{place}");
     }
+}
+
+#[test]
+fn a_family_of_tasks_is_killed_while_it_is_made() {
+    a_family_is_killed_at(&["task.child", "task.child:2", "task.created:3", "task.commit:2"]);
+}
+
+#[test]
+fn a_family_of_tasks_is_killed_while_children_run() {
+    a_family_is_killed_at(&["task.committed:3", "task.start", "task.reply", "task.reply:4"]);
+}
+
+#[test]
+fn a_family_of_tasks_is_killed_between_children_and_parent() {
+    a_family_is_killed_at(&["task.ending", "task.stopped:2", "task.gathered", "task.start:3"]);
+}
+
+#[test]
+fn a_family_of_tasks_is_killed_while_the_parent_ends() {
+    a_family_is_killed_at(&["task.begun:3", "task.ending:3", "task.stopped:3"]);
 }

@@ -3,7 +3,9 @@
 use crate::error::StoreError;
 use castra_proto::api::{IfBusy, Priority, Scope};
 use castra_proto::spec::Mode;
-use castra_proto::{CommandId, MessageId, RunId, RunState, SessionId, TaskId, TeamId, Timestamp, TokenId};
+use castra_proto::{
+    BlockId, CommandId, MessageId, RunId, RunState, ScheduleId, SessionId, TaskId, TeamId, Timestamp, TokenId,
+};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
@@ -110,7 +112,7 @@ pub(super) trait Spelled {
 macro_rules! spelled {
     ($($id:ty),*) => { $(impl Spelled for $id { fn spelled(&self) -> String { self.0.to_string() } })* };
 }
-spelled!(SessionId, RunId, MessageId, CommandId, TokenId, TaskId, TeamId);
+spelled!(SessionId, RunId, MessageId, CommandId, TokenId, TaskId, TeamId, ScheduleId, BlockId);
 
 /// JSON text of what cannot fail to be JSON: values, and maps with text as keys.
 pub(super) fn json(value: &impl Serialize) -> String {

@@ -106,10 +106,23 @@ impl Sqlite {
         after: Option<Cursor>,
         limit: u32,
     ) -> Result<Listing<TaskRow>, StoreError> {
+        // One more than asked for tells whether there is more.
+        let mut rows = self.task_rows(filter, after, limit.saturating_add(1)).await?;
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        let next = rows.last().filter(|_| more).map(|(cursor, _)| *cursor);
+        Ok(Listing { items: rows.into_iter().map(|(_, row)| row).collect(), next })
+    }
+
+    pub(crate) async fn task_rows(
+        &self,
+        filter: &TaskFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Vec<(Cursor, TaskRow)>, StoreError> {
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
         let (label, value) = filter.label.as_ref().map(|(k, v)| (k.as_str(), v.as_str())).unzip();
-        // One more than asked for tells whether there is more.
-        let mut rows = sqlx::query(concat!(
+        let rows = sqlx::query(concat!(
             "SELECT * FROM tasks WHERE CASE WHEN $1 <> '[]' THEN state IN (SELECT value FROM json_each($1))
              ELSE $2 OR ",
             live!(),
@@ -123,16 +136,10 @@ impl Sqlite {
         .bind(value)
         .bind(filter.parent.map(|id| id.spelled()))
         .bind(after.map(|cursor| cursor.0))
-        .bind(i64::from(limit) + 1)
+        .bind(i64::from(limit))
         .fetch_all(&self.readers)
         .await?;
-        let more = rows.len() > limit as usize;
-        rows.truncate(limit as usize);
-        let next = match rows.last() {
-            Some(last) if more => Some(Cursor(Columns::of("tasks", last).get("no")?)),
-            _ => None,
-        };
-        Ok(Listing { items: rows.iter().map(task).collect::<Result<_, _>>()?, next })
+        rows.iter().map(|row| Ok((Cursor(Columns::of("tasks", row).get("no")?), task(row)?))).collect()
     }
 
     pub(crate) async fn live_tasks(&self) -> Result<Vec<TaskRow>, StoreError> {

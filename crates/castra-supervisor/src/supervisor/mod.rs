@@ -1,7 +1,9 @@
 //! The supervisor: every call that a surface may make.
 
 mod admin;
+mod blocks;
 mod control;
+mod definitions;
 mod files;
 mod leftovers;
 pub(crate) mod lifecycle;
@@ -9,7 +11,9 @@ mod logs;
 pub(crate) mod messages;
 pub(crate) mod pack;
 pub(crate) mod permissions;
+mod schedules;
 pub(crate) mod start;
+mod task_group;
 mod task_new;
 mod task_spec;
 mod task_tree;
@@ -128,7 +132,9 @@ impl Supervisor {
         supervisor.recover().await?;
         tokio::spawn(leftovers::settle(supervisor.engine.clone()));
         tokio::spawn(pack::keep(supervisor.engine.clone()));
+        supervisor.read_limits().await?;
         tokio::spawn(crate::task::queue::keep(supervisor.clone()));
+        tokio::spawn(crate::task::clock::keep(supervisor.clone()));
         supervisor.keep_house();
         Ok(supervisor)
     }

@@ -32,14 +32,12 @@ impl Supervisor {
     /// the task of the first call; another body is refused.
     ///
     /// Errors: `invalid_request` with the reason, before anything is made; `conflict` for a taken name, and for a
-    /// parent that is not at work.
+    /// parent that is not at work; `launch_blocked`.
     pub async fn create_task(&self, spec: TaskSpec, key: Option<&str>, caller: &Caller) -> Result<Task> {
         let id = key.map_or_else(TaskId::now, |key| TaskId::of_key(&caller.by, key));
         let request_hash = hash(&spec);
-        let mut spec = filled(spec)?;
-        check(&spec)?;
-        let mut above = Vec::new();
-        self.check_around(&mut spec, &mut above, caller).await?;
+        let spec = self.checked(spec, caller).await?;
+        self.may_launch(id, &spec).await?;
         let depends_on = self.dependencies(&spec.depends_on).await?;
         if let Some(parent) = spec.parent {
             self.check_parent(parent, &depends_on).await?;
@@ -54,6 +52,14 @@ impl Supervisor {
         };
         self.bear(&spec, born).await?;
         self.task(id).await
+    }
+
+    /// A task as it would be made, with all that is below it, where neither it nor its maker stands in the way.
+    pub(super) async fn checked(&self, spec: TaskSpec, caller: &Caller) -> Result<TaskSpec> {
+        let mut spec = filled(spec)?;
+        check(&spec)?;
+        self.check_around(&mut spec, &mut Vec::new(), caller).await?;
+        Ok(spec)
     }
 
     /// A child that a task declares, counted from 0. Done again, it makes nothing new.

@@ -62,6 +62,7 @@ impl Supervisor {
             None => None,
         };
         let spec: TaskSpec = parse(&row, "spec", &row.spec)?;
+        let held = crate::task::block::waits(&self.engine, &row).await?;
         Ok(Task {
             children: self.shown_children(&row, &view).await?,
             id: row.id,
@@ -73,7 +74,7 @@ impl Supervisor {
             attempts: view.attempts,
             progress: view.progress,
             result: view.result,
-            reason: view.reason,
+            reason: held.or(view.reason),
             session_id,
             deliverables,
             parent: row.parent,
@@ -184,7 +185,10 @@ impl Supervisor {
 
     /// Asks a task to end: its agent is interrupted, has `grace_s` to come to rest, and is stopped. A task that is over
     /// stays as it is.
+    ///
+    /// Errors: `forbidden` where its definition says that it is not to be cancelled, but for admins.
     pub async fn cancel_task(&self, id: TaskId, request: &CancelTask, caller: &Caller) -> Result<Task> {
+        self.may_cancel(id, caller).await?;
         self.change_task(id, |task| {
             if task.view.state.is_final() || task.view.cancel.is_some() || task.view.outcome.is_some() {
                 return Ok(());
@@ -213,9 +217,10 @@ impl Supervisor {
 
     /// Another attempt in the session of the last one, which goes on where it was.
     ///
-    /// Errors: `conflict` while it is not over, or where no session is left.
+    /// Errors: `conflict` while it is not over, or where no session is left; `launch_blocked`.
     pub async fn resume_task(&self, id: TaskId) -> Result<Task> {
         let row = self.engine.store.task(id).await?.ok_or_else(|| no_task(&id.to_string()))?;
+        self.may_go_on(id).await?;
         let session = match row.session {
             Some(session) => self.engine.store.session(session).await?,
             None => None,
@@ -235,6 +240,7 @@ impl Supervisor {
     ///
     /// Errors: `conflict` while it is not over.
     pub async fn retry_task(&self, id: TaskId) -> Result<Task> {
+        self.may_go_on(id).await?;
         self.change_task(id, |task| another(task, Cause::Retried)).await
     }
 

@@ -187,6 +187,17 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// The path of every comparison.
+    pub fn paths(&self) -> Vec<&str> {
+        match self {
+            Filter::And(parts) | Filter::Or(parts) => parts.iter().flat_map(Filter::paths).collect(),
+            Filter::Not(part) => part.paths(),
+            Filter::Leaf { path, .. } => vec![path],
+        }
+    }
+}
+
 impl Test {
     fn holds(&self, found: Option<&Value>) -> bool {
         let is = |value: &Value| found.is_some_and(|found| equal(found, value));

@@ -1,7 +1,7 @@
 //! Who drives which task, and how others learn that one has changed. Refuses to know what a task is.
 
 use castra_proto::TaskId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -11,6 +11,10 @@ pub(crate) struct TaskHub {
     pub changed: watch::Sender<u64>,
     /// Something about the queue may be different.
     pub queue: Notify,
+    /// Something about schedules or launch blocks is different.
+    pub clock: Notify,
+    /// Limits beside those of the configuration, by label: what definitions and schedules say of their tasks.
+    limits: Mutex<Arc<BTreeMap<String, usize>>>,
     drivers: Mutex<HashMap<TaskId, Arc<Notify>>>,
 }
 
@@ -22,6 +26,25 @@ impl TaskHub {
         }
         self.changed.send_modify(|count| *count += 1);
         self.queue.notify_one();
+    }
+
+    /// What definitions and schedules say, beside what the configuration does; of two the smaller number holds.
+    pub(crate) fn limits(&self, configured: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
+        let own = self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut all = configured.clone();
+        for (label, limit) in own.iter() {
+            let limit = all.get(label).map_or(*limit, |one| *one.min(limit));
+            all.insert(label.clone(), limit);
+        }
+        all
+    }
+
+    pub(crate) fn set_limits(&self, limits: BTreeMap<String, usize>) {
+        let mut held = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if **held != limits {
+            *held = Arc::new(limits);
+            self.queue.notify_one();
+        }
     }
 
     /// The right to drive this task, unless somebody has it.

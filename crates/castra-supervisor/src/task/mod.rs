@@ -2,11 +2,15 @@
 //! the session, and is folded here. Refuses to touch a run: sessions are told what to do as anybody tells them.
 
 pub(crate) mod announce;
+pub(crate) mod block;
 mod children;
+pub(crate) mod clock;
 pub mod cron;
+pub mod document;
 pub(crate) mod driver;
 mod end;
 pub mod filter;
+pub(crate) mod firing;
 pub(crate) mod group;
 pub(crate) mod handover;
 pub(crate) mod held;

@@ -2,6 +2,7 @@
 //! commits.
 
 use super::driver;
+use super::group::MAX_DEPTH;
 use super::group::is_group;
 use super::held::{Held, parse};
 use super::state::Cause;
@@ -58,6 +59,7 @@ async fn look(supervisor: &Supervisor) -> Result<()> {
     for row in &running {
         driver::drive(supervisor, row.id);
     }
+    let blocks = engine.store.blocks().await?;
     let mut waiting = Vec::new();
     for row in queued {
         let view: TaskView = parse(&row, "state", &row.view)?;
@@ -67,7 +69,7 @@ async fn look(supervisor: &Supervisor) -> Result<()> {
             continue;
         }
         let ready = match first_of(engine, &view).await? {
-            Dependencies::Done => true,
+            Dependencies::Done => !super::block::holds(&blocks, &row),
             Dependencies::Open => false,
             Dependencies::Failed(message) => {
                 refuse(engine, &row, message).await?;
@@ -78,7 +80,7 @@ async fn look(supervisor: &Supervisor) -> Result<()> {
     }
     let limits = &engine.config.tasks;
     let all = limits.running.unwrap_or_else(|| (2 * engine.probe.cores as usize).max(4));
-    for id in choose(&waiting, &running, all, &limits.labels) {
+    for id in choose(&waiting, &running, all, &engine.tasks.limits(&limits.labels)) {
         admit(engine, id).await?;
         driver::drive(supervisor, id);
     }
@@ -115,8 +117,12 @@ fn choose(
     let live = running.iter().chain(queued.iter().map(|one| &one.row));
     let parents: BTreeSet<TaskId> = live.filter_map(|row| row.parent).collect();
     let counting = || running.iter().filter(|row| !parents.contains(&row.id));
-    for row in counting() {
-        for (label, _) in places(row) {
+    // Of a label only where a task below bears it too.
+    let below = borne_below(queued, running);
+    for row in running {
+        for (label, _) in
+            places(row).into_iter().filter(|(label, _)| !below.contains(&(row.id, label.clone())))
+        {
             *taken.entry(label).or_default() += 1;
         }
     }
@@ -150,6 +156,20 @@ fn choose(
         chosen.push(one.row.id);
     }
     chosen
+}
+
+/// The labels of all that is live, with each task that these are below of.
+fn borne_below(queued: &[Waiting], running: &[TaskRow]) -> BTreeSet<(TaskId, String)> {
+    let live: BTreeMap<TaskId, &TaskRow> =
+        running.iter().chain(queued.iter().map(|one| &one.row)).map(|row| (row.id, row)).collect();
+    let mut borne = BTreeSet::new();
+    for row in live.values().filter(|row| row.parent.is_some()) {
+        let above = std::iter::successors(row.parent, |id| live.get(id)?.parent).take(MAX_DEPTH);
+        for id in above {
+            borne.extend(row.labels.iter().map(|(key, value)| (id, format!("{key}={value}"))));
+        }
+    }
+    borne
 }
 
 /// Another one comes before it.
@@ -300,6 +320,20 @@ mod tests {
         assert_eq!(choose(&rest, &both, 9, &none), [rest[1].row.id]);
         // Without children it counts for itself.
         assert_eq!(choose(&[waiting(row(&[]))], running, 1, &none), []);
+    }
+
+    #[test]
+    fn a_label_is_its_bearers_while_its_children_run_unless_they_bear_it_too() {
+        let limits = BTreeMap::from([("definition=d".to_owned(), 1)]);
+        let parent = row(&[("definition", "d")]);
+        let other = row(&[("definition", "d")]);
+        let [child]: [Waiting; 1] = children(&parent, 1, Order::Parallel);
+        let both = [parent.clone(), child.row.clone()];
+        assert_eq!(choose(&[waiting(other.clone())], &both, 9, &limits), []);
+        let [mut child]: [Waiting; 1] = children(&parent, 1, Order::Parallel);
+        child.row.labels = parent.labels.clone();
+        let (id, running) = (child.row.id, [parent]);
+        assert_eq!(choose(&[child, waiting(other)], &running, 9, &limits), [id]);
     }
 
     #[test]

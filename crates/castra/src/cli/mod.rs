@@ -20,6 +20,7 @@ mod permissions;
 mod progress;
 mod run;
 mod say;
+mod schedule;
 mod service;
 mod sessions;
 mod settings;
@@ -44,6 +45,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+pub(crate) use task::definition_file;
 
 /// Claude Code as supervised sessions: whatever process, link or machine goes away, nothing is lost.
 #[derive(Parser, Debug)]
@@ -132,6 +135,9 @@ enum Command {
     /// Teams: named agents that are asked side by side, and given each other's answers
     #[command(subcommand)]
     Team(Box<team::TeamCommand>),
+    /// Tasks by the clock
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// API tokens
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -319,6 +325,7 @@ async fn perform(command: Command, ctx: Ctx) -> Result<(), Failure> {
         Command::Sessions(args) => sessions::transcripts(args, ctx).await,
         Command::Task(command) => task::task(*command, ctx).await,
         Command::Team(command) => team::team(*command, ctx).await,
+        Command::Schedule(command) => schedule::schedule(command, ctx).await,
         Command::Token(command) => tokens::tokens(command, ctx).await,
         Command::Claude(command) => claude::claude(command, ctx).await,
         Command::Config => settings::config(ctx),

@@ -1,8 +1,10 @@
 //! `castra task`: its verbs, and the short ones among them. What runs longer is in the modules below.
 
+mod block;
 pub(super) mod file;
 mod follow;
 mod get;
+mod launch;
 mod nearest;
 pub(super) mod pages;
 mod tree;
@@ -12,12 +14,15 @@ use super::escape::one_line;
 use super::failure::Failure;
 use super::sessions::{ago, now, size};
 use super::spec::duration;
-use castra_proto::task::{CancelTask, Level};
+use castra_proto::task::{CancelTask, CancelTasks, Level};
 use castra_proto::{Task, TaskState, Timestamp};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use uuid::Uuid;
+
+pub(crate) use file::definition_file;
+pub(super) use file::task_of_file;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum TaskCommand {
@@ -45,6 +50,22 @@ pub(super) enum TaskCommand {
     Wait(WaitArgs),
     /// Download a deliverable
     Get(get::GetArgs),
+    /// Launch a definition, and follow it to its end
+    Launch(launch::LaunchArgs),
+    /// The catalogue of tasks that are launched by name
+    Definitions(launch::DefinitionsArgs),
+    /// Put a definition into the catalogue
+    Define(launch::DefineArgs),
+    /// Remove definitions from the catalogue
+    Undefine(launch::UndefineArgs),
+    /// Read the files of definitions anew, and say what is wrong with them
+    Sync,
+    /// Hold tasks back: they are not begun until this is lifted
+    Block(block::BlockArgs),
+    /// List launch blocks
+    Blocks,
+    /// Lift launch blocks
+    Unblock(block::UnblockArgs),
     /// Print the JSON Schema of a task file
     Schema,
     /// Print what agents are told of reporting
@@ -103,6 +124,9 @@ pub(super) struct ListArgs {
     /// Only with this label
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Option<String>,
+    /// Only those that this means, as JSON: '{"metadata.cost": {"gt": 5}}'
+    #[arg(long, value_name = "FILTER", value_parser = block::filter)]
+    filter: Option<Value>,
     /// Only ids
     #[arg(short, long)]
     quiet: bool,
@@ -110,8 +134,15 @@ pub(super) struct ListArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct CancelArgs {
-    #[command(flatten)]
-    tasks: ManyArgs,
+    /// Tasks: ids, unique prefixes, or names
+    #[arg(required_unless_present = "filter", value_name = "ID")]
+    ids: Vec<String>,
+    /// All that are not over and that this means, as JSON: '{"labels.team": "blue"}'
+    #[arg(long, value_name = "FILTER", conflicts_with = "ids", value_parser = block::filter)]
+    filter: Option<Value>,
+    /// With --filter: return when all of them are over, or after this long
+    #[arg(long, value_name = "TIME", requires = "filter", value_parser = duration)]
+    wait: Option<u64>,
     /// For whoever looks later
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -144,7 +175,7 @@ pub(super) struct WaitArgs {
     timeout: Option<u64>,
 }
 
-fn pair(text: &str) -> Result<(String, String), &'static str> {
+pub(super) fn pair(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE")?;
     Ok((key.into(), value.into()))
 }
@@ -199,6 +230,14 @@ pub(super) async fn task(command: TaskCommand, ctx: Ctx) -> Result<(), Failure> 
         TaskCommand::Logs(args) => follow::logs(args, ctx).await,
         TaskCommand::Wait(args) => follow::wait(args, ctx).await,
         TaskCommand::Get(args) => get::get(args, ctx).await,
+        TaskCommand::Launch(args) => launch::launch(args, ctx).await,
+        TaskCommand::Definitions(args) => launch::definitions(args, ctx).await,
+        TaskCommand::Define(args) => launch::define(args, ctx).await,
+        TaskCommand::Undefine(args) => launch::undefine(args, ctx).await,
+        TaskCommand::Sync => launch::sync(ctx).await,
+        TaskCommand::Block(args) => block::block(args, ctx).await,
+        TaskCommand::Blocks => block::blocks(ctx).await,
+        TaskCommand::Unblock(args) => block::unblock(args, ctx).await,
         TaskCommand::Schema | TaskCommand::Protocol => Ok(()),
     }
 }
@@ -210,8 +249,20 @@ async fn act(id: &str, verb: &str, ctx: Ctx) -> Result<(), Failure> {
 
 async fn cancel(args: CancelArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
+    if let Some(filter) = args.filter {
+        let request = CancelTasks { filter, reason: args.reason, grace_s: args.grace, wait_s: args.wait };
+        let done = client.cancel_tasks(&request).await?;
+        if done.asked.is_empty() && !ctx.out.json {
+            ctx.out.note("no task is meant that is not over");
+        }
+        if !done.refused.is_empty() {
+            ctx.out.warn(&format!("{} of them are not to be cancelled", done.refused.len()));
+        }
+        let ids = || done.asked.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        return if done.asked.is_empty() && !ctx.out.json { Ok(()) } else { ctx.out.either(&done, ids) };
+    }
     let request = CancelTask { reason: args.reason, grace_s: args.grace };
-    for id in &args.tasks.ids {
+    for id in &args.ids {
         let task = client.cancel_task(id, &request).await?;
         ctx.out.either(&task, || format!("{} {}", task.id, task.state))?;
         if !ctx.out.json && !task.state.is_final() {
@@ -222,7 +273,8 @@ async fn cancel(args: CancelArgs, ctx: Ctx) -> Result<(), Failure> {
 }
 
 async fn list(args: ListArgs, ctx: Ctx) -> Result<(), Failure> {
-    let tasks = ctx.client().await?.tasks(args.all, &args.state, args.label.as_deref()).await?;
+    let tasks =
+        ctx.client().await?.tasks(args.all, &args.state, args.label.as_deref(), args.filter.as_ref()).await?;
     if ctx.out.json {
         return ctx.out.json(&json!({ "items": tasks, "next": null }));
     }

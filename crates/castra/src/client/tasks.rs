@@ -24,16 +24,21 @@ impl Client {
         all: bool,
         states: &[TaskState],
         label: Option<&str>,
+        filter: Option<&Value>,
     ) -> Result<Vec<Task>, Error> {
+        let filter = filter.map(Value::to_string);
         let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
         let states = (!states.is_empty()).then(|| states.join(","));
         let mut found = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
             let mut path = format!("{V1}/tasks?all={all}");
-            for (name, value) in
-                [("state", states.as_deref()), ("label", label), ("cursor", cursor.as_deref())]
-            {
+            for (name, value) in [
+                ("state", states.as_deref()),
+                ("label", label),
+                ("filter", filter.as_deref()),
+                ("cursor", cursor.as_deref()),
+            ] {
                 if let Some(value) = value {
                     path.push_str(&format!("&{name}={}", escape(value)));
                 }

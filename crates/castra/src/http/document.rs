@@ -9,10 +9,12 @@ use std::sync::LazyLock;
 use utoipa::PartialSchema;
 
 /// What a name in a path means.
-const PATH_NAMES: [(&str, &str); 9] = [
+const PATH_NAMES: [(&str, &str); 11] = [
     ("id", "The id of a session, task or team, a unique prefix of it (4 characters or more), or its name"),
     ("agent", "The name of an agent of the team"),
     ("path", "A path below `deliverables/`, its slashes as they are"),
+    ("name", "A definition's name; of a schedule its name or id"),
+    ("block_id", "A launch block's id"),
     ("message_id", "A message's id"),
     ("request_id", "A permission request's id, as claude gave it"),
     ("transcript_id", "claude's own session id"),

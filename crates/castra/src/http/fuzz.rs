@@ -6,7 +6,9 @@ use castra_proto::api::{
     SignIn,
 };
 use castra_proto::permission::PermissionAnswer;
-use castra_proto::task::CancelTask;
+use castra_proto::task::{
+    CancelTask, CancelTasks, CreateBlock, Definition, Launch, SchedulePatch, ScheduleSpec,
+};
 use castra_proto::team::{AskAgent, ClearTeam, Fanout, RouteAnswer, RunFlow, StopTeam};
 use castra_proto::{ErrorCode, SessionSpec, TaskSpec, TeamSpec};
 use serde::Serialize;
@@ -31,8 +33,9 @@ macro_rules! bodies {
 }
 
 bodies! {
-    AskAgent Backup CancelTask ClearTeam Control CreateTicket CreateToken Fanout Fork InstallClaude Keys
-    PermissionAnswer Resume RouteAnswer RunFlow SendMessage SessionPatch SessionSpec SignIn StopTeam TaskSpec TeamSpec
+    AskAgent Backup CancelTask CancelTasks ClearTeam Control CreateBlock CreateTicket CreateToken Definition
+    Fanout Fork InstallClaude Keys Launch PermissionAnswer Resume RouteAnswer RunFlow SchedulePatch
+    ScheduleSpec SendMessage SessionPatch SessionSpec SignIn StopTeam TaskSpec TeamSpec
 }
 
 fn one<T: DeserializeOwned + Serialize>(data: &[u8]) {

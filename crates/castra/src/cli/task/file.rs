@@ -4,6 +4,7 @@ use super::FileArgs;
 use super::nearest::nearest;
 use crate::cli::failure::Failure;
 use castra_proto::TaskSpec;
+use castra_proto::task::Definition;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::Read as _;
@@ -24,9 +25,7 @@ enum Format {
 
 /// The task of the file, with what the flags lay over it. Relative folders of the file are relative to it.
 pub(super) fn build(args: FileArgs, cwd: &Path) -> Result<TaskSpec, Failure> {
-    let (mut spec, folder): (TaskSpec, _) = load(&args.file, cwd, "task")?;
-    spec.session.workdir =
-        spec.session.workdir.map(|workdir| absolute(&folder, Path::new(&workdir))).transpose()?;
+    let mut spec = task_of_file(&args.file, cwd)?;
     if let Some(workdir) = &args.cwd {
         spec.session.workdir = Some(absolute(cwd, workdir)?);
     }
@@ -46,6 +45,39 @@ pub(in crate::cli) fn load<T: DeserializeOwned>(
 ) -> Result<(T, PathBuf), Failure> {
     let (name, text, folder) = read(file, cwd, kind)?;
     Ok((parse(&name, format(file, &text), &text, kind)?, folder))
+}
+
+/// The task of the file, as it stands there.
+pub(in crate::cli) fn task_of_file(file: &Path, cwd: &Path) -> Result<TaskSpec, Failure> {
+    let (mut spec, folder): (TaskSpec, _) = load(file, cwd, "task")?;
+    settle(&mut spec, &folder)?;
+    Ok(spec)
+}
+
+/// The definition of the file; without a name of its own it has the file's.
+pub(super) fn definition(file: &Path, cwd: &Path) -> Result<Definition, Failure> {
+    let (mut definition, folder): (Definition, _) = load(file, cwd, "task")?;
+    settle(&mut definition.task, &folder)?;
+    if definition.name.is_none() && file.as_os_str() != "-" {
+        definition.name = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+    }
+    Ok(definition)
+}
+
+/// The same for the daemon, with what is wrong as one sentence.
+pub(crate) fn definition_file(file: &Path) -> Result<Definition, String> {
+    definition(file, Path::new("/")).map_err(|failure| {
+        let parts: Vec<String> = failure.message.into_iter().chain(failure.hint).collect();
+        parts.join("; ")
+    })
+}
+
+/// Relative folders of the file are relative to it.
+fn settle(spec: &mut TaskSpec, folder: &Path) -> Result<(), Failure> {
+    if let Some(workdir) = &mut spec.session.workdir {
+        *workdir = absolute(folder, Path::new(workdir))?;
+    }
+    spec.children.iter_mut().try_for_each(|child| settle(child, folder))
 }
 
 /// What it is called in messages, its text, and the folder that it is in.

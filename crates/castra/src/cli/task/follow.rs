@@ -23,10 +23,21 @@ const TAIL: usize = 10;
 pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
     let spec = file::build(args.file, &std::env::current_dir()?)?;
     // Before there is anything to interrupt: a Ctrl-C that comes while it is created counts too.
-    let mut interrupts = Interrupts::new()?;
+    let interrupts = Interrupts::new()?;
     let client = ctx.client().await?;
     let task = client.create_task(&spec, &Uuid::new_v4().to_string()).await?;
-    if args.detach {
+    see_through(client, task, args.detach, interrupts, ctx).await
+}
+
+/// A task that was just made, to its end: progress on stderr, its result on stdout, its outcome as the exit code.
+pub(super) async fn see_through(
+    client: Client,
+    task: Task,
+    detach: bool,
+    mut interrupts: Interrupts,
+    ctx: Ctx,
+) -> Result<(), Failure> {
+    if detach {
         return ctx.out.either(&task, || task.id.to_string());
     }
     let mut view = View::new(ctx.out.clone(), Show::Nothing, Words::Stderr);

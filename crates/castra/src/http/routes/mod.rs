@@ -1,12 +1,15 @@
 //! The routes, one module for each noun. Each says its scope; the gate enforces it.
 
+mod blocks;
 mod claude;
 mod daemon;
+mod definitions;
 mod events;
 mod files;
 mod logs;
 mod messages;
 mod permissions;
+mod schedules;
 mod screen;
 mod sessions;
 mod sign_in;
@@ -33,6 +36,9 @@ where
         .merge(screen::routes())
         .merge(tasks::routes())
         .merge(teams::routes())
+        .merge(blocks::routes())
+        .merge(schedules::routes())
+        .merge(definitions::routes())
         .merge(files::routes())
         .merge(logs::routes())
         .merge(transcripts::routes())

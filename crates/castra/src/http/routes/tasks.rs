@@ -2,6 +2,7 @@
 
 mod deliverables;
 mod events;
+mod group;
 mod tree;
 
 use crate::http::api::{Api, TaskTarget};
@@ -15,6 +16,7 @@ use axum::http::StatusCode;
 use castra_proto::api::Page;
 use castra_proto::task::CancelTask;
 use castra_proto::{ErrorCode, Task, TaskSpec, TaskState};
+use castra_supervisor::task::document;
 use castra_supervisor::{Supervisor, TaskFilter};
 use serde::Deserialize;
 use std::time::Duration;
@@ -32,6 +34,7 @@ where
         .routes(routes!(cancel))
         .routes(routes!(resume))
         .routes(routes!(retry))
+        .merge(group::routes())
         .merge(events::routes())
         .merge(tree::routes())
         .merge(deliverables::routes())
@@ -71,6 +74,8 @@ struct ListQuery {
     label: Option<String>,
     /// Only those that are made for this task: an id, a unique prefix of one, or a name.
     parent: Option<String>,
+    /// A filter as JSON, e.g. `{"labels.team": "blue"}`. A page may have fewer items than `limit`, and go on.
+    filter: Option<String>,
     /// `next` of the page before.
     cursor: Option<String>,
     /// Items of a page, up to 500.
@@ -94,8 +99,13 @@ async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Answer<
         None => None,
     };
     let filter = TaskFilter { states, all: query.all, label, parent };
-    let limit = Some(query.limit.clamp(1, 500));
-    Ok(Json(api.supervisor.tasks(&filter, query.cursor.as_deref(), limit).await?))
+    let limit = query.limit.clamp(1, 500);
+    if let Some(wanted) = &query.filter {
+        let wanted = document::read(wanted)?;
+        let page = api.supervisor.tasks_where(&filter, &wanted, query.cursor.as_deref(), limit).await?;
+        return Ok(Json(page));
+    }
+    Ok(Json(api.supervisor.tasks(&filter, query.cursor.as_deref(), Some(limit)).await?))
 }
 
 fn states(text: &str) -> Result<Vec<TaskState>, Refusal> {
@@ -113,7 +123,7 @@ fn states(text: &str) -> Result<Vec<TaskState>, Refusal> {
 }
 
 /// The longest `?wait`, in seconds, as for messages.
-const LONGEST_WAIT: u64 = 3600;
+pub(super) const LONGEST_WAIT: u64 = 3600;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -1,0 +1,50 @@
+//! `/tasks/cancel`: all tasks that a filter means.
+
+use super::LONGEST_WAIT;
+use crate::http::api::Api;
+use crate::http::auth::Grant;
+use crate::http::body::Input;
+use crate::http::refusal::{Answer, Refusal};
+use axum::Json;
+use axum::extract::{FromRef, State};
+use castra_proto::ErrorCode;
+use castra_proto::task::{CancelTasks, CancelledTasks};
+use castra_supervisor::Supervisor;
+use std::time::Duration;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S>
+where
+    Api: FromRef<S>,
+{
+    OpenApiRouter::default().routes(routes!(cancel_group))
+}
+
+/// Cancel every task that a filter means.
+///
+/// As cancelling each of them. With `wait_s` the answer comes when all are over, or the time is: `open` says which.
+#[utoipa::path(post, path = "/tasks/cancel", tag = "tasks", security(("token" = ["drive"])),
+    request_body = CancelTasks, responses((status = 200, description = "Which were asked to end", body = CancelledTasks)))]
+async fn cancel_group(
+    State(api): State<Api>,
+    grant: Grant,
+    Input(request): Input<CancelTasks>,
+) -> Answer<Json<CancelledTasks>> {
+    let wait = request.wait_s.unwrap_or(0);
+    if wait > LONGEST_WAIT {
+        let detail = format!("wait_s can be {LONGEST_WAIT} at most");
+        return Err(Refusal::new(ErrorCode::InvalidRequest, detail).hint("ask for the tasks again"));
+    }
+    let mut lease = api.lease(&grant);
+    let work = async move |supervisor: Supervisor| supervisor.cancel_tasks(&request, &grant.caller).await;
+    let mut done = api.command(work).await?;
+    if wait > 0 {
+        tokio::select! {
+            open = api.supervisor.wait_tasks(&done.asked, Duration::from_secs(wait)) => done.open = open?,
+            // The daemon stops, or the token has ended.
+            _ = lease.over() => {}
+        }
+    }
+    Ok(Json(done))
+}
