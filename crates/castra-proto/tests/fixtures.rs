@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The modules whose types leave a process as JSON. Shim frames have fixtures and tests of their own.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "api",
     "session",
     "spec",
@@ -29,6 +29,7 @@ const MODULES: [&str; 10] = [
     "task/param",
     "task/event",
     "task/group",
+    "task/input",
 ];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
@@ -45,7 +46,7 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Attempt, Backup, Behavior, CancelTask, Child, ChildRule, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Group, Home, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Order, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
+    Activity, Attempt, Backup, Behavior, Blob, CancelTask, Child, ChildRule, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Git, Group, Home, IfBusy, Input, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Order, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Source, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult, Uploaded,
 }
 
 fn here() -> PathBuf {

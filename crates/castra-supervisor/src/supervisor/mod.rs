@@ -17,6 +17,7 @@ mod tasks;
 mod terminal;
 mod tokens;
 mod transcripts;
+mod uploads;
 
 pub use files::upload_scope;
 

@@ -14,6 +14,7 @@ pub mod params;
 pub mod protocol;
 pub(crate) mod queue;
 pub(crate) mod state;
+pub(crate) mod upload;
 pub(crate) mod view;
 pub(crate) mod workspace;
 

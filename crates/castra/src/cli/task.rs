@@ -1,6 +1,7 @@
 //! `castra task`: its verbs, and the short ones among them. What runs longer is in the modules below.
 
 mod file;
+mod files;
 mod follow;
 mod get;
 mod nearest;
@@ -45,6 +46,10 @@ pub(super) enum TaskCommand {
     Wait(WaitArgs),
     /// Download a deliverable
     Get(get::GetArgs),
+    /// Hand files in: they lie in its `uploads/`, and its agent is told
+    Upload(files::UploadArgs),
+    /// Download a file of its workspace, or list a folder
+    Files(files::FilesArgs),
     /// Print the JSON Schema of a task file
     Schema,
     /// Print what agents are told of reporting
@@ -199,6 +204,8 @@ pub(super) async fn task(command: TaskCommand, ctx: Ctx) -> Result<(), Failure> 
         TaskCommand::Logs(args) => follow::logs(args, ctx).await,
         TaskCommand::Wait(args) => follow::wait(args, ctx).await,
         TaskCommand::Get(args) => get::get(args, ctx).await,
+        TaskCommand::Upload(args) => files::upload(args, ctx).await,
+        TaskCommand::Files(args) => files::files(args, ctx).await,
         TaskCommand::Schema | TaskCommand::Protocol => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 mod deliverables;
 mod events;
 mod tree;
+mod files;
 
 use crate::http::api::{Api, TaskTarget};
 use crate::http::auth::Grant;
@@ -35,6 +36,7 @@ where
         .merge(events::routes())
         .merge(tree::routes())
         .merge(deliverables::routes())
+        .merge(files::routes())
 }
 
 /// Create a task.
