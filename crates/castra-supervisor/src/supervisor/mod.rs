@@ -3,6 +3,7 @@
 mod admin;
 mod control;
 mod files;
+mod inputs;
 mod leftovers;
 pub(crate) mod lifecycle;
 mod logs;

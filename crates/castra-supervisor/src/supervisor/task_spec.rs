@@ -115,7 +115,6 @@ fn check_one(spec: &TaskSpec) -> Result<()> {
         check_name(name)?;
     }
     let later = [
-        ("inputs", !spec.inputs.is_empty()),
         ("hooks", !spec.hooks.is_empty()),
         ("client_id", spec.client_id.is_some()),
         ("ttl_s", spec.ttl_s.is_some()),
@@ -123,6 +122,7 @@ fn check_one(spec: &TaskSpec) -> Result<()> {
     if let Some((field, _)) = later.iter().find(|(_, set)| *set) {
         return refuse(format!("this castra does not have tasks with `{field}` yet"), "leave it out");
     }
+    crate::task::inputs::check::check(spec)?;
     if spec.protocol == Protocol::Mcp && mode(spec) == Mode::Terminal {
         return refuse(
             "`protocol: mcp` goes over claude's control channel, which a terminal does not have".into(),

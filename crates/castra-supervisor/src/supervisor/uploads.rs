@@ -13,6 +13,9 @@ use castra_store::{CommitError, TaskError};
 use serde_json::json;
 use uuid::Uuid;
 
+/// In `uploads/`, of a task that has children.
+const CHILDREN: [&str; 2] = ["children", "children.json"];
+
 /// A file, and what it is to be called.
 struct Request<'a> {
     id: TaskId,
@@ -50,6 +53,10 @@ impl Supervisor {
                 "name it by 1 to 255 bytes",
             ));
         };
+        if CHILDREN.contains(&&*name) {
+            let detail = format!("{name:?} is castra's own: what a task's children have handed over");
+            return Err(Error::with_hint(ErrorCode::InvalidRequest, detail, "choose another name"));
+        }
         let needed = upload_scope(&name);
         if caller.scope < needed {
             let detail = format!("handing in {name:?} needs the scope `{}`", needed.as_str());

@@ -8,7 +8,7 @@ use super::protocol::notice::{self, Rejection, Verdict};
 use super::protocol::text::MCP_SERVER;
 use super::state::Cause;
 use super::view::{Effect, Outcome, Told, completion, has_mcp, mode};
-use super::{children, end, handover, upload};
+use super::{children, end, handover, inputs, upload};
 use crate::engine::now;
 use crate::session::commands::TOOL_RESULT;
 use crate::session::coordinate::Coordination;
@@ -51,7 +51,7 @@ pub(crate) fn drive(supervisor: &Supervisor, id: TaskId) {
 
 pub(super) struct Driver {
     pub supervisor: Supervisor,
-    driving: Driving,
+    pub(super) driving: Driving,
 }
 
 impl Driver {
@@ -160,15 +160,19 @@ impl Driver {
     async fn begin(&self, task: &mut Held, session: SessionId, resumed: bool) -> Result<Option<String>> {
         let engine = &self.supervisor.engine;
         let workspace = task.workspace(session);
-        let enabled = Enabled::default();
+        let enabled = Enabled { browser: task.spec.protocol.has_log(), ..Enabled::default() };
         let files = engine.host.files();
         let known = engine.store.session(session).await?;
         if known.is_none() && !resumed && task.view.claim_uploads(session) {
             // What its instructions name is settled before anybody reads them.
             task.commit(engine).await?;
         }
-        let nonce = task.view.nonce.as_str();
-        let notes: Vec<String> = upload::note(&task.view, session, &workspace.paths()).into_iter().collect();
+        let nonce = &task.view.nonce.clone();
+        let notes = [
+            inputs::note(&task.spec, &workspace.paths()),
+            upload::note(&task.view, session, &workspace.paths()),
+        ];
+        let notes: Vec<String> = notes.into_iter().flatten().collect();
         let text = workspace.instructions(&task.spec, nonce, enabled, &notes);
         let auto = task.spec.start == Start::Auto && task.spec.instructions.is_some();
         if resumed {
@@ -191,6 +195,7 @@ impl Driver {
                 children::hand_up(self, task, &workspace).await?;
             }
             upload::plant(engine, task, &workspace, session).await?;
+            inputs::fetch(self, task, session, &workspace).await?;
             let mut plan = Plan::new(session, session_spec(task, &text));
             let log = task.spec.protocol.has_log().then(|| workspace.log());
             plan.coordination = Some(Coordination::new(task.id, log, has_mcp(&task.spec), enabled));

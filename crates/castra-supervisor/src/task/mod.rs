@@ -1,6 +1,7 @@
 //! Tasks: from instructions to an outcome. A task's attempts drive sessions; what its agent reports arrives as events of
 //! the session, and is folded here. Refuses to touch a run: sessions are told what to do as anybody tells them.
 
+pub(crate) mod browser;
 mod children;
 pub mod cron;
 pub(crate) mod driver;
@@ -10,9 +11,11 @@ pub(crate) mod group;
 pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod hub;
+pub(crate) mod inputs;
 pub mod params;
 pub mod protocol;
 pub(crate) mod queue;
+pub(crate) mod reach;
 pub(crate) mod state;
 pub(crate) mod upload;
 pub(crate) mod view;

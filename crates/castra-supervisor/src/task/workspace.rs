@@ -76,6 +76,11 @@ impl Workspace {
         self.own(&format!("deliverables/{path}"))
     }
 
+    /// What was fetched for the agent.
+    pub(crate) fn input(&self, path: &str) -> At {
+        self.own(path)
+    }
+
     /// Below `uploads/`; the folder itself when empty.
     pub(crate) fn upload(&self, name: &str) -> At {
         self.own(&format!("uploads/{name}"))

@@ -2,8 +2,8 @@
 
 mod deliverables;
 mod events;
-mod tree;
 mod files;
+mod tree;
 
 use crate::http::api::{Api, TaskTarget};
 use crate::http::auth::Grant;
