@@ -6,6 +6,7 @@
 mod definition;
 mod event;
 mod group;
+pub mod input;
 mod many;
 pub mod param;
 mod schedule;
@@ -13,6 +14,7 @@ mod schedule;
 pub use definition::*;
 pub use event::*;
 pub use group::*;
+pub use input::{Blob, Git, Input, Source, Uploaded};
 pub use many::*;
 pub use param::{Param, ParamKind};
 pub use schedule::*;
@@ -53,9 +55,9 @@ pub struct TaskSpec {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub values: BTreeMap<String, Value>,
-    /// Files that are fetched into the workspace before the start.
+    /// What is fetched into the workspace before the start of each fresh attempt, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub inputs: Vec<Value>,
+    pub inputs: Vec<Input>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Value>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

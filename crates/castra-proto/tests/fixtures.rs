@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The modules whose types leave a process as JSON. Shim frames have fixtures and tests of their own.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 15] = [
     "api",
     "session",
     "spec",
@@ -34,6 +34,7 @@ const MODULES: [&str; 14] = [
     "task/many",
     "task/schedule",
     "task/definition",
+    "task/input",
 ];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
@@ -50,7 +51,7 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Attempt, Backup, Behavior, CancelTask, CancelTasks, CancelledTasks, Catalogue, Child, ChildRule, Completion, Control, ControlAnswer, CreateBlock, CreateTicket, CreateToken, CreatedToken, Cursor, Definition, DefinitionFault, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Firing, FiringOutcome, Flags, Fork, Group, Home, IfBusy, InstallClaude, Keys, KnownDefinition, Launch, LaunchBlock, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Missed, Mode, Order, Overlap, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Schedule, SchedulePatch, ScheduleSpec, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
+    Activity, Attempt, Backup, Behavior, Blob, CancelTask, CancelTasks, CancelledTasks, Catalogue, Child, ChildRule, Completion, Control, ControlAnswer, CreateBlock, CreateTicket, CreateToken, CreatedToken, Cursor, Definition, DefinitionFault, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Firing, FiringOutcome, Flags, Fork, Git, Group, Home, IfBusy, Input, InstallClaude, Keys, KnownDefinition, Launch, LaunchBlock, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Missed, Mode, Order, Overlap, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Schedule, SchedulePatch, ScheduleSpec, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Source, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult, Uploaded,
     AgentSpec, Answer, AnswerState, Answers, AskAgent, ClearTeam, Conversation, Fanout, FlowRun, Need, RouteAnswer, Routed, RunFlow, Step, StepRun, StopTeam, Team, TeamAgent, TeamSpec,
 }
 

@@ -27,14 +27,26 @@ impl Blobs {
     /// On disk when this returns; the same content again costs nothing. Its SHA-256.
     pub(crate) fn put(&self, key: &Key, bytes: &Bytes) -> Result<String, StoreError> {
         let sha256 = hex(&Sha256::digest(bytes));
-        let path = self.path(&sha256);
+        self.write(key, &sha256, bytes)?;
+        Ok(sha256)
+    }
+
+    /// The same for one owner alone, who removes it without asking who else has such a content.
+    pub(crate) fn put_of(&self, key: &Key, owner: &str, bytes: &Bytes) -> Result<String, StoreError> {
+        let sha256 = hex(&Sha256::digest(bytes));
+        self.write(key, &name_of(owner, &sha256), bytes)?;
+        Ok(sha256)
+    }
+
+    fn write(&self, key: &Key, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
+        let path = self.path(name);
         let io = |source| StoreError::Io { path: path.clone(), source };
         if path.exists() {
-            return Ok(sha256);
+            return Ok(());
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(io)?;
-        let draft = self.folder.join(format!("{sha256}.{}.new", uuid::Uuid::new_v4().simple()));
-        let sealed = key.seal_blob(&sha256, bytes)?;
+        let draft = self.folder.join(format!("{name}.{}.new", uuid::Uuid::new_v4().simple()));
+        let sealed = key.seal_blob(name, bytes)?;
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -50,8 +62,7 @@ impl Blobs {
                 _ => io(error),
             });
         }
-        sync_folder_of(&path)?;
-        Ok(sha256)
+        sync_folder_of(&path)
     }
 
     /// None: there is none.
@@ -78,6 +89,11 @@ impl Blobs {
             _ => Ok(()),
         }
     }
+}
+
+/// The name of a content that belongs to one owner.
+pub(crate) fn name_of(owner: &str, sha256: &str) -> String {
+    hex(&Sha256::digest(format!("{owner} {sha256}")))
 }
 
 /// A SHA-256 in hexadecimal: nothing else is the name of a file there.
@@ -117,5 +133,22 @@ mod tests {
         blobs.remove(&name).unwrap();
         assert_eq!(blobs.get(&key, &name).unwrap(), None);
         assert_eq!(blobs.get(&key, "../key").unwrap(), None);
+    }
+
+    #[test]
+    fn what_belongs_to_one_owner_is_removed_without_harm_to_another() {
+        let home = tempfile::tempdir().unwrap();
+        let key = Key::open(&home.path().join("key"), None).unwrap();
+        let blobs = Blobs::new(home.path());
+        let bytes = Bytes::from_static(b"the same");
+        let sha256 = blobs.put(&key, &bytes).unwrap();
+        for owner in ["one", "two"] {
+            assert_eq!(blobs.put_of(&key, owner, &bytes).unwrap(), sha256);
+        }
+        blobs.remove(&name_of("one", &sha256)).unwrap();
+        assert_eq!(blobs.get(&key, &name_of("one", &sha256)).unwrap(), None);
+        for name in [&name_of("two", &sha256), &sha256] {
+            assert_eq!(blobs.get(&key, name).unwrap(), Some(bytes.clone()));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The one handle to the store, over whichever backend. Refuses SQL: each backend has its own.
 
+use crate::blob::name_of;
 use crate::commit::{Commit, Committed, NewToken, Observer};
 use crate::error::{CommitError, StoreError, TaskError, TeamError};
 use crate::rows::{
@@ -262,6 +263,19 @@ impl Store {
     /// A content that was kept.
     pub async fn blob(&self, sha256: &str) -> Result<Option<Bytes>, StoreError> {
         on_backend!(self, db => db.blob(sha256).await)
+    }
+
+    /// Keeps a content for one owner, whatever others have. Its SHA-256, in hexadecimal.
+    pub async fn put_blob_of(&self, owner: String, bytes: Bytes) -> Result<String, StoreError> {
+        on_backend!(self, db => db.put_blob_of(owner, bytes).await)
+    }
+
+    pub async fn blob_of(&self, owner: &str, sha256: &str) -> Result<Option<Bytes>, StoreError> {
+        self.blob(&name_of(owner, sha256)).await
+    }
+
+    pub fn remove_blob_of(&self, owner: &str, sha256: &str) -> Result<(), StoreError> {
+        self.remove_blob(&name_of(owner, sha256))
     }
 
     /// Forgets a content that nobody has any more.

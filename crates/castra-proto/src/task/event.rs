@@ -60,6 +60,8 @@ task_kinds! {
     Rejected = "rejected",
     /// What became of a child: `{task_id, state, result?, reason?}`.
     Child = "child",
+    /// A file was handed in: `{path, size, sha256, by}`.
+    Upload = "upload",
     /// What castra told the agent: `{text, message_id}`.
     Reply = "reply",
     /// `{reason}`.

@@ -196,6 +196,13 @@ impl Sqlite {
         tokio::task::spawn_blocking(move || blobs.get(&key, &sha256)).await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Kept for this owner.
+    pub(crate) async fn put_blob_of(&self, owner: String, bytes: Bytes) -> Result<String, StoreError> {
+        let (key, blobs) = (Arc::clone(&self.key), Arc::clone(&self.blobs));
+        let put = move || blobs.put_of(&key, &owner, &bytes);
+        tokio::task::spawn_blocking(put).await.map_err(|_| StoreError::Closed)?
+    }
+
     pub(crate) fn remove_blob(&self, sha256: &str) -> Result<(), StoreError> {
         self.blobs.remove(sha256)
     }

@@ -188,7 +188,7 @@ impl Actor<'_> {
         }
         files.symlink(self.own("home/.local/bin/claude"), cli.path.clone()).await?;
         let conversation = self.conversation(files, &place).await?;
-        let launched = launch(
+        let mut launched = launch(
             &self.spec,
             &context(
                 engine,
@@ -206,6 +206,11 @@ impl Actor<'_> {
         )?;
         self.put_files(files, &place, &launched).await?;
         self.first_run(files, &place, &launched.settled).await?;
+        if let Some(task) = &self.view.coordination {
+            let (at, folder) = (self.own("home/.castra/bin"), format!("{}/bin", place.files_dir));
+            let log = task.log.as_ref().map(|log| format!("{}/{log}", place.work));
+            crate::task::browser::plant(files, at, &folder, log.as_deref(), &mut launched.env).await?;
+        }
         let (mut pty, mut tails) = (None, Vec::new());
         if self.spec.mode == Mode::Terminal {
             let only =

@@ -5,6 +5,7 @@ mod blocks;
 mod control;
 mod definitions;
 mod files;
+mod inputs;
 mod leftovers;
 pub(crate) mod lifecycle;
 mod logs;
@@ -23,6 +24,7 @@ mod teams;
 mod terminal;
 mod tokens;
 mod transcripts;
+mod uploads;
 
 pub use files::upload_scope;
 

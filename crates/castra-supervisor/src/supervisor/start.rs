@@ -238,7 +238,7 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn is_listed(&self, dir: &str) -> Result<bool> {
+    pub(super) async fn is_listed(&self, dir: &str) -> Result<bool> {
         let engine = &self.engine;
         if !dir.starts_with('/') || engine.config.workdirs.is_empty() {
             return Ok(false);

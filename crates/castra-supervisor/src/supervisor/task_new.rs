@@ -140,6 +140,7 @@ impl Supervisor {
     ) -> Result<()> {
         check_scope(&spec.session, caller)?;
         self.settle_folders(spec, caller).await?;
+        self.settle_inputs(spec, !above.is_empty(), caller).await?;
         let mut attempt = spec.session.clone();
         attempt.mode = mode(spec);
         self.check_spec(SessionId::now(), &attempt).await?;

@@ -113,14 +113,11 @@ fn check_one(spec: &TaskSpec) -> Result<()> {
     if let Some(name) = &spec.name {
         check_name(name)?;
     }
-    let later = [
-        ("inputs", !spec.inputs.is_empty()),
-        ("hooks", !spec.hooks.is_empty()),
-        ("ttl_s", spec.ttl_s.is_some()),
-    ];
+    let later = [("hooks", !spec.hooks.is_empty()), ("ttl_s", spec.ttl_s.is_some())];
     if let Some((field, _)) = later.iter().find(|(_, set)| *set) {
         return refuse(format!("this castra does not have tasks with `{field}` yet"), "leave it out");
     }
+    crate::task::inputs::check::check(spec)?;
     if spec.protocol == Protocol::Mcp && mode(spec) == Mode::Terminal {
         return refuse(
             "`protocol: mcp` goes over claude's control channel, which a terminal does not have".into(),

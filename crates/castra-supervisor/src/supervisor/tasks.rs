@@ -21,7 +21,7 @@ const PAGE_EVENTS: usize = 1000;
 /// What the agent of a cancelled task has to come to rest by itself, in seconds.
 const GRACE_S: u64 = 5;
 /// Tries at a change that others were faster with.
-const TRIES: usize = 50;
+pub(super) const TRIES: usize = 50;
 
 impl Supervisor {
     /// Resolves an id, a unique prefix (4 characters or more), a name, or `PARENT/NAME` of a child.
@@ -280,6 +280,9 @@ impl Supervisor {
         let (contents, server_head) = self.engine.store.remove_task(id, now()).await?;
         for content in contents {
             self.engine.store.remove_blob(&content)?;
+        }
+        for upload in &view.uploads {
+            self.engine.store.remove_blob_of(&crate::task::upload::owner(upload.blob), &upload.sha256)?;
         }
         self.engine.task_committed(id, server_head);
         Ok(())

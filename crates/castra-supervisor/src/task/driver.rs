@@ -8,7 +8,7 @@ use super::protocol::notice::{self, Rejection, Verdict};
 use super::protocol::text::MCP_SERVER;
 use super::state::Cause;
 use super::view::{Effect, Outcome, Told, completion, has_mcp, mode};
-use super::{children, end, handover};
+use super::{children, end, handover, inputs, upload};
 use crate::engine::now;
 use crate::session::commands::TOOL_RESULT;
 use crate::session::coordinate::Coordination;
@@ -51,7 +51,7 @@ pub(crate) fn drive(supervisor: &Supervisor, id: TaskId) {
 
 pub(super) struct Driver {
     pub supervisor: Supervisor,
-    driving: Driving,
+    pub(super) driving: Driving,
 }
 
 impl Driver {
@@ -157,14 +157,27 @@ impl Driver {
     }
 
     /// The session, new or resumed. What its agent is told first.
-    async fn begin(&self, task: &Held, session: SessionId, resumed: bool) -> Result<Option<String>> {
+    async fn begin(&self, task: &mut Held, session: SessionId, resumed: bool) -> Result<Option<String>> {
         let engine = &self.supervisor.engine;
         let workspace = task.workspace(session);
-        let nonce = task.view.nonce.as_str();
-        let enabled = Enabled { client_messages: task.spec.client_id.is_some(), ..Enabled::default() };
-        let text = workspace.instructions(&task.spec, nonce, enabled);
+        let enabled = Enabled {
+            browser: task.spec.protocol.has_log(),
+            client_messages: task.spec.client_id.is_some(),
+            ..Enabled::default()
+        };
         let files = engine.host.files();
         let known = engine.store.session(session).await?;
+        if known.is_none() && !resumed && task.view.claim_uploads(session) {
+            // What its instructions name is settled before anybody reads them.
+            task.commit(engine).await?;
+        }
+        let nonce = &task.view.nonce.clone();
+        let notes = [
+            inputs::note(&task.spec, &workspace.paths()),
+            upload::note(&task.view, session, &workspace.paths()),
+        ];
+        let notes: Vec<String> = notes.into_iter().flatten().collect();
+        let text = workspace.instructions(&task.spec, nonce, enabled, &notes);
         let auto = task.spec.start == Start::Auto && task.spec.instructions.is_some();
         if resumed {
             if known.is_none_or(|row| row.state.is_final()) {
@@ -185,6 +198,8 @@ impl Driver {
             if !task.spec.children.is_empty() {
                 children::hand_up(self, task, &workspace).await?;
             }
+            upload::plant(engine, task, &workspace, session).await?;
+            inputs::fetch(self, task, session, &workspace).await?;
             let mut plan = Plan::new(session, session_spec(task, &text));
             let log = task.spec.protocol.has_log().then(|| workspace.log());
             plan.coordination = Some(Coordination::new(task.id, log, has_mcp(&task.spec), enabled));
@@ -224,6 +239,7 @@ impl Driver {
             }
             Err(error) => return Err(error),
         };
+        upload::hand_in(self, task, session).await?;
         let mut head = hub.head.subscribe();
         loop {
             head.mark_unchanged();

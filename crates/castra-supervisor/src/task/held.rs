@@ -42,6 +42,11 @@ impl Held {
         })
     }
 
+    /// The newest event's number, as it was read or committed.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
     /// Of the newest attempt.
     pub(crate) fn attempt(&self) -> Option<&Attempt> {
         self.view.attempts.last()

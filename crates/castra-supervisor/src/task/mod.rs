@@ -3,6 +3,7 @@
 
 pub(crate) mod announce;
 pub(crate) mod block;
+pub(crate) mod browser;
 mod children;
 pub(crate) mod clock;
 pub mod cron;
@@ -15,10 +16,13 @@ pub(crate) mod group;
 pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod hub;
+pub(crate) mod inputs;
 pub mod params;
 pub mod protocol;
 pub(crate) mod queue;
+pub(crate) mod reach;
 pub(crate) mod state;
+pub(crate) mod upload;
 pub(crate) mod view;
 pub(crate) mod workspace;
 

@@ -45,6 +45,8 @@ pub(crate) struct TaskView {
     pub sibling: Option<Sibling>,
     /// The newest version of each deliverable.
     pub deliverables: BTreeMap<String, Version>,
+    /// What people have handed in, in order.
+    pub uploads: Vec<super::upload::Upload>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

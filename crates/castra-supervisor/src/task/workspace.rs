@@ -76,6 +76,16 @@ impl Workspace {
         self.own(&format!("deliverables/{path}"))
     }
 
+    /// What was fetched for the agent.
+    pub(crate) fn input(&self, path: &str) -> At {
+        self.own(path)
+    }
+
+    /// Below `uploads/`; the folder itself when empty.
+    pub(crate) fn upload(&self, name: &str) -> At {
+        self.own(&format!("uploads/{name}"))
+    }
+
     /// A path as the agent wrote it, as one below `deliverables/`. None: it leads elsewhere.
     pub(crate) fn below_deliverables(&self, said: &str, work: &str) -> Option<String> {
         let said = said.strip_prefix(work).map_or(said, |rest| rest.trim_start_matches('/'));
@@ -96,14 +106,23 @@ impl Workspace {
     }
 
     /// What the agent is told, whole.
-    pub(crate) fn instructions(&self, spec: &TaskSpec, nonce: &str, enabled: Enabled) -> String {
+    pub(crate) fn instructions(
+        &self,
+        spec: &TaskSpec,
+        nonce: &str,
+        enabled: Enabled,
+        notes: &[String],
+    ) -> String {
+        let mut notes: Vec<&str> = notes.iter().map(String::as_str).collect();
         let channels = Channels { log: spec.protocol.has_log(), mcp: has_mcp(spec) };
         let uploads = self.paths().uploads();
         let before = format!(
             "Other tasks have run before this one, and for it. `{uploads}children.json` says what each came to; what they \
              have handed over lies in `{uploads}children/`, in a folder for each.",
         );
-        let notes: &[&str] = if spec.children.is_empty() { &[] } else { &[&before] };
+        if !spec.children.is_empty() {
+            notes.insert(0, &before);
+        }
         instructions(&Parts {
             channels,
             enabled,
@@ -112,7 +131,7 @@ impl Workspace {
             resumable: true,
             uploads: true,
             instructions: spec.instructions.as_deref().unwrap_or_default(),
-            notes,
+            notes: &notes,
         })
     }
 

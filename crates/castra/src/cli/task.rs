@@ -2,6 +2,7 @@
 
 mod block;
 pub(super) mod file;
+mod files;
 mod follow;
 mod get;
 mod launch;
@@ -66,6 +67,10 @@ pub(super) enum TaskCommand {
     Blocks,
     /// Lift launch blocks
     Unblock(block::UnblockArgs),
+    /// Hand files in: they lie in its `uploads/`, and its agent is told
+    Upload(files::UploadArgs),
+    /// Download a file of its workspace, or list a folder
+    Files(files::FilesArgs),
     /// Print the JSON Schema of a task file
     Schema,
     /// Print what agents are told of reporting
@@ -238,6 +243,8 @@ pub(super) async fn task(command: TaskCommand, ctx: Ctx) -> Result<(), Failure> 
         TaskCommand::Block(args) => block::block(args, ctx).await,
         TaskCommand::Blocks => block::blocks(ctx).await,
         TaskCommand::Unblock(args) => block::unblock(args, ctx).await,
+        TaskCommand::Upload(args) => files::upload(args, ctx).await,
+        TaskCommand::Files(args) => files::files(args, ctx).await,
         TaskCommand::Schema | TaskCommand::Protocol => Ok(()),
     }
 }

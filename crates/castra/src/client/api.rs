@@ -37,11 +37,19 @@ pub(super) fn refused(data: &[u8], garbled: impl FnOnce(String) -> Error) -> Err
 }
 
 /// An answer's body in pieces.
-pub struct Download(Incoming);
+pub struct Download {
+    body: Incoming,
+    attachment: bool,
+}
 
 impl Download {
+    /// Not a folder's entries.
+    pub fn is_file(&self) -> bool {
+        self.attachment
+    }
+
     pub async fn next(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        while let Some(frame) = self.0.frame().await {
+        while let Some(frame) = self.body.frame().await {
             if let Ok(data) = frame?.into_data() {
                 return Ok(Some(data));
             }
@@ -191,7 +199,9 @@ impl Client {
     }
 
     pub(super) async fn download(&self, path: String) -> Result<Download, Error> {
-        Ok(Download(self.answer(Call::get(path)).await?.into_body()))
+        let answer = self.answer(Call::get(path)).await?;
+        let attachment = answer.headers().contains_key(hyper::header::CONTENT_DISPOSITION);
+        Ok(Download { body: answer.into_body(), attachment })
     }
 
     pub async fn transcripts(&self, cwd: Option<&str>, limit: usize) -> Result<Vec<Value>, Error> {

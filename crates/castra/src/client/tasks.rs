@@ -2,8 +2,9 @@
 
 use super::api::{Download, V1};
 use super::{Call, Client, Error, escape};
+use bytes::Bytes;
 use castra_proto::api::Page;
-use castra_proto::task::{CancelTask, Level, LogLine, TaskTree};
+use castra_proto::task::{CancelTask, Level, LogLine, TaskTree, Uploaded};
 use castra_proto::{Task, TaskSpec, TaskState};
 use hyper::Method;
 use serde_json::Value;
@@ -89,6 +90,29 @@ impl Client {
     pub async fn task_log(&self, task: &str, level: Level, after: &str) -> Result<Page<LogLine>, Error> {
         let query = format!("/log?level={}&after={after}&limit=1000", level.as_str());
         self.read(Call::get(task_path(task, &query))).await
+    }
+
+    /// `key` makes it safe to repeat.
+    pub async fn upload(
+        &self,
+        task: &str,
+        name: &str,
+        content: Bytes,
+        replace: bool,
+        key: &str,
+    ) -> Result<Uploaded, Error> {
+        let query = format!("/uploads?name={}&replace={replace}", escape(name));
+        self.read(Call::post(task_path(task, &query)).bytes(content).key(key)?).await
+    }
+
+    pub async fn get_task_file(&self, task: &str, path: &str) -> Result<Download, Error> {
+        self.download(task_path(task, &format!("/files?path={}", escape(path)))).await
+    }
+
+    pub async fn list_task_files(&self, task: &str, path: &str) -> Result<Page<Value>, Error> {
+        // A final slash says that a folder is meant.
+        let path = format!("{}/", path.trim_end_matches('/'));
+        self.read(Call::get(task_path(task, &format!("/files?path={}", escape(&path))))).await
     }
 
     pub async fn get_deliverable(

@@ -4,6 +4,9 @@ use super::table::{Form, Row, TABLE};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// Bytes of a page's address.
+const MAX_URL: usize = 8192;
+
 /// The keywords that a task must ask for. The others are always there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -93,7 +96,7 @@ impl Row {
                 Some(said(percent, message.to_owned()))
             }
             Form::Text(said) => some(value).map(said),
-            Form::Quoted(said) => some(value.trim_matches('"')).map(said),
+            Form::Quoted(said) => some(value.trim_matches('"')).filter(|url| is_page(url)).map(said),
             Form::End(said) => Some(said(some(value))),
             Form::Message(said) => {
                 let (name, json) = value.split_once(char::is_whitespace)?;
@@ -101,6 +104,15 @@ impl Row {
             }
         }
     }
+}
+
+/// What a person's browser can be sent to without harm: no script, no file, nothing that is longer than it looks.
+fn is_page(url: &str) -> bool {
+    let scheme = |scheme: &str| {
+        url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+            && url.len() > scheme.len()
+    };
+    (scheme("http://") || scheme("https://")) && url.len() <= MAX_URL && !url.chars().any(char::is_control)
 }
 
 /// One to three digits, `%`, white space: a percentage, at most 100, and what follows. Anything else is all message.

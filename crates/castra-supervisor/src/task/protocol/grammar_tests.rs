@@ -81,6 +81,11 @@ fn each_line_says_what_the_table_says() {
         ("ATTENTION:", text("ATTENTION:")),
         ("BROWSER: \"https://e.com/a b\"", Said::Browser { url: "https://e.com/a b".into() }),
         ("BROWSER: https://e.com/", Said::Browser { url: "https://e.com/".into() }),
+        ("BROWSER: HTTP://e.com", Said::Browser { url: "HTTP://e.com".into() }),
+        ("BROWSER: javascript:alert(1)", text("BROWSER: javascript:alert(1)")),
+        ("BROWSER: \"file:///etc/passwd\"", text("BROWSER: \"file:///etc/passwd\"")),
+        ("BROWSER: https://", text("BROWSER: https://")),
+        ("BROWSER: https://e.com/\u{1b}[2J", text("BROWSER: https://e.com/\u{1b}[2J")),
         ("BROWSER: \"\"", text("BROWSER: \"\"")),
         ("BROWSER:", text("BROWSER:")),
         (

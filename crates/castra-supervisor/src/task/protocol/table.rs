@@ -25,7 +25,7 @@ pub(super) enum Form {
     Progress(fn(Option<u8>, String) -> Said),
     /// `WORD: text`, which is not empty.
     Text(fn(String) -> Said),
-    /// `WORD: "text"`, not empty either; the quotes may be left out.
+    /// `WORD: "url"`, of a web page; the quotes may be left out.
     Quoted(fn(String) -> Said),
     /// `WORD: name json`.
     Message(fn(String, Value) -> Said),

@@ -35,6 +35,11 @@ impl Paths {
         Paths { prefix: format!("{folder}/{}", self.prefix) }
     }
 
+    /// Of all of it; empty, or with a slash at its end.
+    pub fn folder(&self) -> &str {
+        &self.prefix
+    }
+
     pub fn log(&self) -> String {
         format!("{}optio.log", self.prefix)
     }

@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What can be asked of it: the first word of a prompt. Anything else is echoed.
-pub(crate) const PROMPTS: [(&str, &str); 2] = [
+pub(crate) const PROMPTS: [(&str, &str); 3] = [
+    ("leave N", "complains in red, then exit code N"),
     ("spill BYTES", "writes so many bytes of lines to the screen"),
     ("paint", "draws on the alternate screen what terminals often get wrong; `q` ends it"),
 ];
@@ -156,6 +157,10 @@ impl Tui {
                     left = left.saturating_sub(line.len());
                 }
                 "spilled".to_owned()
+            }
+            "leave" => {
+                say("\x1b[2J\x1b[H\x1b[31mout of\x1b[0m coffee\r\n");
+                std::process::exit(rest.parse().unwrap_or(1));
             }
             "paint" => {
                 say(PAINTING);

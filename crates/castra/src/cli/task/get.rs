@@ -4,6 +4,7 @@ use crate::cli::Ctx;
 use crate::cli::failure::Failure;
 use crate::cli::logs::{broke_off, save};
 use crate::cli::sessions::size;
+use crate::client::api::Download;
 use clap::Args;
 use serde_json::json;
 use std::fs::OpenOptions;
@@ -29,18 +30,29 @@ pub(in crate::cli) struct GetArgs {
 
 pub(super) async fn get(args: GetArgs, ctx: Ctx) -> Result<(), Failure> {
     let client = ctx.client().await?;
-    let mut download = client.get_deliverable(&args.id, &args.path, args.version).await?;
-    if args.output.as_ref().is_some_and(|output| output.as_os_str() == "-") {
+    let download = client.get_deliverable(&args.id, &args.path, args.version).await?;
+    save_as(download, &args.path, args.output, args.force, &ctx).await
+}
+
+/// Into the file that was named, or one of its own name here.
+pub(super) async fn save_as(
+    mut download: Download,
+    path: &str,
+    output: Option<PathBuf>,
+    force: bool,
+    ctx: &Ctx,
+) -> Result<(), Failure> {
+    if output.as_ref().is_some_and(|output| output.as_os_str() == "-") {
         while let Some(bytes) = download.next().await.map_err(broke_off)? {
             ctx.out.bytes(&bytes)?;
         }
         return Ok(());
     }
-    let output = match args.output {
+    let output = match output {
         Some(output) => output,
-        None => own_name(&args.path)?,
+        None => own_name(path)?,
     };
-    let made = if args.force { false } else { reserve(&output)? };
+    let made = if force { false } else { reserve(&output)? };
     let saved = save(download, &output).await;
     if saved.is_err() && made {
         let _ = std::fs::remove_file(&output);

@@ -87,14 +87,19 @@ async fn read(
     Target(id): Target,
     Query(query): Query<ReadQuery>,
 ) -> Answer {
+    answer(&api, &grant, id, query.path).await
+}
+
+/// A file as an attachment, or a folder's entries.
+pub(super) async fn answer(api: &Api, grant: &Grant, id: SessionId, path: String) -> Answer {
     let supervisor = api.supervisor.clone();
-    let folder = query.path.trim_end_matches('/');
-    if folder != query.path || folder.is_empty() {
+    let folder = path.trim_end_matches('/');
+    if folder != path || folder.is_empty() {
         return list(&supervisor, id, folder).await.map_err(Refusal::from);
     }
     // The first piece is read before the answer begins, so that a missing file is a 404.
-    match supervisor.read_file(id, &query.path, 0, PIECE).await {
-        Ok(first) => Ok(download(supervisor, id, query.path, first, api.lease(&grant))),
+    match supervisor.read_file(id, &path, 0, PIECE).await {
+        Ok(first) => Ok(download(supervisor, id, path, first, api.lease(grant))),
         // A folder without the slash; what is neither answers as the file that it is not.
         Err(error) => list(&supervisor, id, folder).await.map_err(|_| Refusal::from(error)),
     }

@@ -2,6 +2,7 @@
 
 mod deliverables;
 mod events;
+mod files;
 mod group;
 mod tree;
 
@@ -38,6 +39,7 @@ where
         .merge(events::routes())
         .merge(tree::routes())
         .merge(deliverables::routes())
+        .merge(files::routes())
 }
 
 /// Create a task.
