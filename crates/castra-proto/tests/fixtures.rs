@@ -31,6 +31,7 @@ const MODULES: [&str; 11] = [
     "task/event",
     "task/group",
     "team",
+    "task/hook",
 ];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
@@ -47,8 +48,7 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Attempt, Backup, Behavior, CancelTask, Child, ChildRule, Completion, Control, ControlAnswer, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Flags, Fork, Group, Home, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Order, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult,
-    AgentSpec, Answer, AnswerState, Answers, AskAgent, ClearTeam, Conversation, Fanout, FlowRun, Need, RouteAnswer, Routed, RunFlow, Step, StepRun, StopTeam, Team, TeamAgent, TeamSpec,
+    Activity, AgentSpec, Answer, AnswerState, Answers, AskAgent, Attempt, Backup, Behavior, CallerMessage, CancelTask, Child, ChildRule, ClearTeam, Completion, Control, ControlAnswer, Conversation, CreateTicket, CreateToken, CreatedToken, Cursor, Deliverable, ErrorCode, Event, Exit, ExitCause, Fanout, FileWritten, Flags, FlowRun, Fork, Group, Home, Hook, HookCall, HookExec, HookExecEnd, HookPoint, HookProgress, HookText, IfBusy, InstallClaude, Keys, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Mode, Need, Offered, OnError, Order, Outcome, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RouteAnswer, Routed, RunFlow, RunState, Sandbox, SandboxKind, SandboxMode, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Start, Step, StepRun, StopTeam, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, Team, TeamAgent, TeamSpec, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult, Webhook,
 }
 
 fn here() -> PathBuf {
@@ -196,6 +196,9 @@ fn requests_without_fields_are_their_defaults() {
     default::<Limits>();
     default::<Tui>();
     default::<TaskSpec>();
+    default::<HookExec>();
+    default::<HookProgress>();
+    default::<HookText>();
     default::<CancelTask>();
     default::<TeamSpec>();
     default::<AgentSpec>();
@@ -218,6 +221,8 @@ fn requests_refuse_unknown_fields_by_name() {
             serde_json::from_value::<T>(example).err().unwrap_or_else(|| panic!("{name} took a surprise"));
         assert!(error.to_string().contains("unknown field `surprise`"), "{name}: {error}");
     }
+    refuses::<Hook>("Hook");
+    refuses::<HookExec>("HookExec");
     refuses::<SessionSpec>("SessionSpec");
     refuses::<SendMessage>("SendMessage");
     refuses::<SessionPatch>("SessionPatch");

@@ -5,6 +5,7 @@ mod cache;
 mod check;
 mod columns;
 mod events;
+mod hooks;
 mod records;
 mod script;
 mod sessions;

@@ -1,5 +1,6 @@
 //! What a supervisor is told once, when it opens. Where the values come from is the caller's business.
 
+use crate::task::hooks::Post;
 use crate::{Result, TaskLimits};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub struct Config {
     pub user_home: Option<PathBuf>,
     /// Where `demo` sessions find their model; without one they are refused.
     pub demo: Option<Arc<dyn Demo>>,
+    /// Sends webhooks of tasks; without one they are refused.
+    pub webhooks: Option<Arc<dyn Post>>,
     /// Shown in `Hello` and in `health`.
     pub build: String,
 }
@@ -43,6 +46,7 @@ impl Config {
             workdirs: Vec::new(),
             user_home: None,
             demo: None,
+            webhooks: None,
             build: env!("CARGO_PKG_VERSION").into(),
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod api;
 mod follow;
+mod hooks;
 mod sse;
 mod tasks;
 mod teams;

@@ -124,6 +124,7 @@ pub async fn serve(settings: &Settings, ready: impl FnOnce(&DaemonFile)) -> Resu
     let signals = Signals::new().map_err(|error| Error::Serve(error.to_string()))?;
     let mut config = settings.supervisor();
     config.demo = Some(Arc::new(exec::DemoModel::new(home)));
+    config.webhooks = Some(Arc::new(crate::webhook::Sender::default()));
     let supervisor = Supervisor::open(config).await.map_err(|error| match error.problem().code {
         ErrorCode::Conflict => {
             Error::Running { home: home.clone(), other: DaemonFile::running(home).map(Box::new) }

@@ -129,6 +129,7 @@ impl Supervisor {
         tokio::spawn(leftovers::settle(supervisor.engine.clone()));
         tokio::spawn(pack::keep(supervisor.engine.clone()));
         tokio::spawn(crate::task::queue::keep(supervisor.clone()));
+        tokio::spawn(crate::task::hooks::keep(supervisor.clone()));
         supervisor.keep_house();
         Ok(supervisor)
     }

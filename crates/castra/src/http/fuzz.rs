@@ -6,7 +6,7 @@ use castra_proto::api::{
     SignIn,
 };
 use castra_proto::permission::PermissionAnswer;
-use castra_proto::task::CancelTask;
+use castra_proto::task::{CancelTask, HookExec, HookProgress, HookText};
 use castra_proto::team::{AskAgent, ClearTeam, Fanout, RouteAnswer, RunFlow, StopTeam};
 use castra_proto::{ErrorCode, SessionSpec, TaskSpec, TeamSpec};
 use serde::Serialize;
@@ -31,8 +31,7 @@ macro_rules! bodies {
 }
 
 bodies! {
-    AskAgent Backup CancelTask ClearTeam Control CreateTicket CreateToken Fanout Fork InstallClaude Keys
-    PermissionAnswer Resume RouteAnswer RunFlow SendMessage SessionPatch SessionSpec SignIn StopTeam TaskSpec TeamSpec
+    AskAgent Backup CancelTask ClearTeam Control CreateTicket CreateToken Fanout Fork HookExec HookProgress HookText InstallClaude Keys PermissionAnswer Resume RouteAnswer RunFlow SendMessage SessionPatch SessionSpec SignIn StopTeam TaskSpec TeamSpec
 }
 
 fn one<T: DeserializeOwned + Serialize>(data: &[u8]) {

@@ -2,6 +2,7 @@
 
 mod deliverables;
 mod events;
+mod hook;
 mod tree;
 
 use crate::http::api::{Api, TaskTarget};
@@ -35,6 +36,7 @@ where
         .merge(events::routes())
         .merge(tree::routes())
         .merge(deliverables::routes())
+        .merge(hook::routes())
 }
 
 /// Create a task.
