@@ -10,6 +10,7 @@ use crate::config::Settled;
 use crate::input;
 use castra_proto::spec::{Mode, PermissionMode};
 use castra_proto::{RunId, SessionSpec};
+pub use environment::inherited;
 pub use refusal::Refusal;
 use serde_json::{Map, Value, json};
 pub use settings::{Fixed, fixed};

@@ -6,6 +6,7 @@
 mod definition;
 mod event;
 mod group;
+mod hook;
 pub mod input;
 mod many;
 pub mod param;
@@ -14,6 +15,7 @@ mod schedule;
 pub use definition::*;
 pub use event::*;
 pub use group::*;
+pub use hook::*;
 pub use input::{Blob, Git, Input, Source, Uploaded};
 pub use many::*;
 pub use param::{Param, ParamKind};
@@ -58,8 +60,9 @@ pub struct TaskSpec {
     /// What is fetched into the workspace before the start of each fresh attempt, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Input>,
+    /// Programs and endpoints that are called at points of its life, those of one point in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hooks: Vec<Value>,
+    pub hooks: Vec<Hook>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Anything the caller wants to keep with the task; filters look into it.
@@ -281,6 +284,15 @@ pub struct Reason {
     pub tail: Vec<String>,
 }
 
+/// How an attempt ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Outcome {
+    pub state: TaskState,
+    pub result: Option<String>,
+    pub reason: Option<Reason>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -313,6 +325,8 @@ pub enum ReasonCode {
     Waiting,
     /// A launch block holds it.
     Blocked,
+    /// A hook failed, and says `on_error: fail`.
+    Hook,
 }
 
 /// A file that the agent handed over. Its versions are kept.

@@ -35,6 +35,7 @@ const MODULES: [&str; 15] = [
     "task/schedule",
     "task/definition",
     "task/input",
+    "task/hook",
 ];
 
 type Again = fn(&str) -> Result<String, serde_json::Error>;
@@ -51,7 +52,7 @@ macro_rules! types {
 }
 
 types! {
-    Activity, Attempt, Backup, Behavior, Blob, CancelTask, CancelTasks, CancelledTasks, Catalogue, Child, ChildRule, Completion, Control, ControlAnswer, CreateBlock, CreateTicket, CreateToken, CreatedToken, Cursor, Definition, DefinitionFault, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Firing, FiringOutcome, Flags, Fork, Git, Group, Home, IfBusy, Input, InstallClaude, Keys, KnownDefinition, Launch, LaunchBlock, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Missed, Mode, Order, Overlap, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Schedule, SchedulePatch, ScheduleSpec, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Source, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult, Uploaded,
+    Activity, Attempt, Backup, Behavior, Blob, CallerMessage, CancelTask, CancelTasks, CancelledTasks, Catalogue, Child, ChildRule, Completion, Control, ControlAnswer, CreateBlock, CreateTicket, CreateToken, CreatedToken, Cursor, Definition, DefinitionFault, Deliverable, ErrorCode, Event, Exit, ExitCause, FileWritten, Firing, FiringOutcome, Flags, Fork, Git, Group, Home, Hook, HookCall, HookExec, HookExecEnd, HookPoint, HookProgress, HookText, IfBusy, Input, InstallClaude, Keys, KnownDefinition, Launch, LaunchBlock, Level, Limits, LogLine, Message, MessageAccepted, MessageState, Missed, Mode, Offered, OnError, Order, Outcome, Overlap, Page<ServerEvent>, Param, ParamKind, PermissionAnswer, PermissionKind, PermissionMode, PermissionRequest, PermissionState, Priority, Problem, Progress, ProgressRule, Protocol, Reaped, Reason, ReasonCode, Resume, RunState, Sandbox, SandboxKind, SandboxMode, Schedule, SchedulePatch, ScheduleSpec, Scope, Screen, ScreenSize, SendMessage, ServerEvent, Session, SessionPatch, SessionSpec, SignIn, SignedIn, Source, Start, Task, TaskEvent, TaskEventKind, TaskSpec, TaskState, TaskTree, TerminalToken, Thinking, Ticket, Token, TranscriptInfo, Trouble, Tui, Turn, TurnResult, Uploaded, Webhook,
     AgentSpec, Answer, AnswerState, Answers, AskAgent, ClearTeam, Conversation, Fanout, FlowRun, Need, RouteAnswer, Routed, RunFlow, Step, StepRun, StopTeam, Team, TeamAgent, TeamSpec,
 }
 
@@ -201,6 +202,9 @@ fn requests_without_fields_are_their_defaults() {
     default::<Limits>();
     default::<Tui>();
     default::<TaskSpec>();
+    default::<HookExec>();
+    default::<HookProgress>();
+    default::<HookText>();
     default::<CancelTask>();
     default::<TeamSpec>();
     default::<AgentSpec>();
@@ -226,6 +230,8 @@ fn requests_refuse_unknown_fields_by_name() {
             serde_json::from_value::<T>(example).err().unwrap_or_else(|| panic!("{name} took a surprise"));
         assert!(error.to_string().contains("unknown field `surprise`"), "{name}: {error}");
     }
+    refuses::<Hook>("Hook");
+    refuses::<HookExec>("HookExec");
     refuses::<SessionSpec>("SessionSpec");
     refuses::<SendMessage>("SendMessage");
     refuses::<SessionPatch>("SessionPatch");

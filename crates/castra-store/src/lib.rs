@@ -29,6 +29,7 @@ pub use rows::{
 pub use schedule::{Advance, DefinitionRow, ScheduleRow};
 pub use store::{Options, Store};
 pub use task::{
-    FoundTask, NewTask, NewTaskEvent, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow,
+    FoundTask, HookPlace, NewTask, NewTaskEvent, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter,
+    TaskRow,
 };
 pub use team::{FoundTeam, NewTeam, TeamCommit, TeamCommitted, TeamRow};

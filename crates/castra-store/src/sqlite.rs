@@ -6,6 +6,7 @@ mod catalogue;
 mod check;
 mod columns;
 mod events;
+mod hooks;
 mod records;
 mod schedules;
 mod script;

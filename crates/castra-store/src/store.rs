@@ -9,7 +9,7 @@ use crate::rows::{
 };
 use crate::schedule::{Advance, DefinitionRow, ScheduleRow};
 use crate::sqlite::Sqlite;
-use crate::task::{FoundTask, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow};
+use crate::task::{FoundTask, HookPlace, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow};
 use crate::team::{FoundTeam, TeamCommit, TeamCommitted, TeamRow};
 use bytes::Bytes;
 use castra_proto::api::{MessageState, ServerEvent};
@@ -281,6 +281,21 @@ impl Store {
     /// Forgets a content that nobody has any more.
     pub fn remove_blob(&self, sha256: &str) -> Result<(), StoreError> {
         on_backend!(self, db => db.remove_blob(sha256))
+    }
+
+    /// Hooks that have not been told of all events of their task, those to be tried first in front.
+    pub async fn hooks_due(&self, limit: u32) -> Result<Vec<HookPlace>, StoreError> {
+        on_backend!(self, db => db.hooks_due(limit).await)
+    }
+
+    /// Whether a hook of this task has still to be told of something.
+    pub async fn hooks_open(&self, task: TaskId) -> Result<bool, StoreError> {
+        on_backend!(self, db => db.hooks_open(task).await)
+    }
+
+    /// A hook has been told, or is to be tried again. On disk when this returns.
+    pub async fn place_hook(&self, place: HookPlace) -> Result<(), StoreError> {
+        on_backend!(self, db => db.place_hook(place).await)
     }
 
     /// Removes a task with its events and deliverables. Returns the SHA-256 of contents that no other task has, and the

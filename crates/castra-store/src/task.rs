@@ -56,6 +56,20 @@ pub struct StoredTaskEvent {
     pub data: Value,
 }
 
+/// Up to where one hook has been told of its task's events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookPlace {
+    pub task: TaskId,
+    /// Its place in the task's list.
+    pub hook: u32,
+    /// The last event that is settled for it.
+    pub seq: u64,
+    /// At the event behind it.
+    pub tries: u32,
+    /// Not to be tried before.
+    pub next_at: Timestamp,
+}
+
 /// A task to be. Its id is the commit's.
 #[derive(Clone, Debug)]
 pub struct NewTask {
@@ -71,6 +85,8 @@ pub struct NewTask {
     pub spec: String,
     /// The secret values. Stored encrypted.
     pub secrets: Option<Value>,
+    /// Places in its list of hooks: those that are told of its events.
+    pub told: Vec<u32>,
 }
 
 /// One atomic transaction on one task.

@@ -21,6 +21,7 @@ fn new(name: Option<&str>, request: u8) -> NewTask {
         metadata: json!({"ticket": 7}),
         spec: r#"{"env":{"TOKEN":"***"}}"#.into(),
         secrets: Some(json!({"env": {"TOKEN": "s3cret"}})),
+        told: Vec::new(),
     }
 }
 

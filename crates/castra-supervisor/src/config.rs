@@ -1,5 +1,6 @@
 //! What a supervisor is told once, when it opens. Where the values come from is the caller's business.
 
+use crate::task::hooks::Post;
 use crate::{Result, TaskLimits};
 use castra_proto::task::{Definition, DefinitionFault};
 use futures::future::BoxFuture;
@@ -29,6 +30,8 @@ pub struct Config {
     pub demo: Option<Arc<dyn Demo>>,
     /// Where definitions of tasks are read from, beside those that are put.
     pub definitions: Option<Arc<dyn DefinitionFiles>>,
+    /// Sends webhooks of tasks; without one they are refused.
+    pub webhooks: Option<Arc<dyn Post>>,
     /// Shown in `Hello` and in `health`.
     pub build: String,
 }
@@ -47,6 +50,7 @@ impl Config {
             user_home: None,
             demo: None,
             definitions: None,
+            webhooks: None,
             build: env!("CARGO_PKG_VERSION").into(),
         }
     }

@@ -47,6 +47,7 @@ pub(crate) struct Engine {
     pub packing: Packing,
     pub tasks: Arc<TaskHub>,
     pub teams: TeamHub,
+    pub hooks: Arc<crate::task::hooks::Desk>,
 }
 
 impl Engine {
@@ -78,6 +79,7 @@ impl Engine {
             packing: Packing::default(),
             tasks: Arc::default(),
             teams: TeamHub::default(),
+            hooks: Arc::default(),
             config,
             store,
             hubs,

@@ -24,10 +24,12 @@
 
 mod events;
 mod permissions;
+mod task;
 pub mod team;
 
 pub use events::{Events, Messages, Spoken};
 pub use permissions::Approver;
+pub use task::{Task, TaskEvents};
 pub use team::Team;
 
 use crate::supervisor::{Caller, Supervisor};

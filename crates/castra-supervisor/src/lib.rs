@@ -31,7 +31,10 @@ pub use config::{
 };
 pub use error::{Error, Result};
 pub use frame::{ByteStream, EventFrame, Frame, ServerSubscription, Subscription};
-pub use handle::{Approver, Events, Messages, Session, Spoken, Team};
+pub use handle::{Approver, Events, Messages, Session, Spoken, Task, TaskEvents, Team};
 pub use session::screen::{Picture, TypeError, View};
 pub use supervisor::{Caller, Direction, ExportFormat, ListFilter, Supervisor, upload_scope};
 pub use task::TaskLimits;
+pub use task::hooks::{
+    Answer, Answered, HookCtx, HookError, HookResult, Hooks, Outgoing, Post, PostError, Registered,
+};

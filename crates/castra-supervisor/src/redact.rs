@@ -1,5 +1,6 @@
 //! What of a spec is secret: split off to be stored encrypted, and shown as `***`. Pure.
 
+use crate::task::hooks;
 use crate::{Error, Result};
 use castra_proto::{ErrorCode, SessionSpec, TaskSpec};
 use serde_json::{Value, json};
@@ -39,9 +40,10 @@ pub(crate) fn split(spec: &SessionSpec) -> (SessionSpec, Option<Value>) {
 
 /// The same of a task: its session's, and under `children` those of the tasks below it, in their order.
 pub(crate) fn split_task(spec: &TaskSpec) -> (TaskSpec, Option<Value>) {
-    let (session, secrets) = split(&spec.session);
+    let (session, mut secrets) = split(&spec.session);
+    let hooks = hooks::split(&spec.hooks, &mut secrets);
     let (children, below): (Vec<_>, Vec<_>) = spec.children.iter().map(split_task).unzip();
-    let shown = TaskSpec { session, children, ..spec.clone() };
+    let shown = TaskSpec { session, hooks, children, ..spec.clone() };
     if below.iter().all(Option::is_none) {
         return (shown, secrets);
     }
@@ -58,13 +60,15 @@ pub(crate) fn restore_task(mut shown: TaskSpec, secrets: Option<Value>) -> Resul
         let each = children.zip(below).map(|(child, secrets)| restore_task(child, Some(secrets)));
         shown.children = each.collect::<Result<_>>()?;
     }
+    let mut secrets = Some(secrets.into());
+    hooks::restore(&mut shown, &mut secrets)?;
     let session = serde_json::to_string(&shown.session).map_err(damaged)?;
-    shown.session = restore(&session, Some(secrets.into()))?;
+    shown.session = restore(&session, secrets)?;
     Ok(shown)
 }
 
 /// `https://user:password@host/path?query` as `https://***@host/***`: any of these is used as a secret.
-fn shown_url(url: &str) -> String {
+pub(crate) fn shown_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return MASK.into() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -217,6 +221,7 @@ mod tests {
             "session": {"env": {"A": "s3cret-1"}},
             "children": [
                 {"instructions": "x"},
+                {"hooks": [{"on": "after", "webhook": {"url": "https://x/s3cret-3", "secret": "s3cret-4"}}]},
                 {"children": [{"session": {"settings": {"env": {"B": "s3cret-2"}}}}]},
             ],
         }))

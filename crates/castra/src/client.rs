@@ -3,6 +3,7 @@
 
 pub mod api;
 mod follow;
+mod hooks;
 mod plans;
 mod sse;
 mod tasks;

@@ -126,6 +126,7 @@ pub async fn serve(settings: &Settings, ready: impl FnOnce(&DaemonFile)) -> Resu
     let mut config = settings.supervisor();
     config.demo = Some(Arc::new(exec::DemoModel::new(home)));
     config.definitions = Some(Arc::new(definitions::Folders::of(settings)));
+    config.webhooks = Some(Arc::new(crate::webhook::Sender::default()));
     let supervisor = Supervisor::open(config).await.map_err(|error| match error.problem().code {
         ErrorCode::Conflict => {
             Error::Running { home: home.clone(), other: DaemonFile::running(home).map(Box::new) }

@@ -52,12 +52,7 @@ pub(super) fn environment(
     spec: &SessionSpec,
     context: &LaunchContext,
 ) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut env: BTreeMap<String, String> = context
-        .inherited
-        .iter()
-        .filter(|(name, _)| is_inherited(name))
-        .map(|(n, v)| (n.clone(), v.clone()))
-        .collect();
+    let mut env = inherited(&context.inherited);
     check_named(&spec.env)?;
     env.extend(spec.env.clone());
 
@@ -111,6 +106,12 @@ pub(super) fn environment(
         Some((name, _)) => Err(Refusal::Nul { field: format!("env {name}") }),
         None => Ok(env),
     }
+}
+
+/// What of the caller's environment is passed on.
+pub fn inherited(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let passed = env.iter().filter(|(name, _)| is_inherited(name));
+    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn is_inherited(name: &str) -> bool {

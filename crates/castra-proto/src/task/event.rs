@@ -74,6 +74,8 @@ task_kinds! {
     CallerMessage = "caller_message",
     /// What will be its end, before everything is cleared away: `{state, reason?, result?}`.
     Outcome = "outcome",
+    /// What a hook came to: `{on, id, ok, said?}`.
+    Hook = "hook",
 }
 
 impl fmt::Display for TaskEventKind {

@@ -152,7 +152,7 @@ async fn insert(
     new: &NewTask,
     sealed: Option<Vec<u8>>,
 ) -> Result<i64, StoreError> {
-    let no = sqlx::query_scalar(
+    let no: i64 = sqlx::query_scalar(
         "INSERT INTO tasks (id, name, request_hash, state, priority, parent, labels, metadata, spec, secrets, view,
          created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) RETURNING no",
     )
@@ -168,7 +168,14 @@ async fn insert(
     .bind(sealed)
     .bind(&commit.view)
     .bind(commit.at.0)
-    .fetch_one(conn)
+    .fetch_one(&mut *conn)
     .await?;
+    for hook in &new.told {
+        sqlx::query("INSERT INTO hook_places (task_no, hook) VALUES ($1, $2)")
+            .bind(no)
+            .bind(hook)
+            .execute(&mut *conn)
+            .await?;
+    }
     Ok(no)
 }

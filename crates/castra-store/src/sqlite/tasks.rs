@@ -230,6 +230,7 @@ impl Sqlite {
                     .fetch_all(&mut *tx)
                     .await?;
                     for sql in [
+                        "DELETE FROM hook_places WHERE task_no = $1",
                         "DELETE FROM deliverables WHERE task_no = $1",
                         "DELETE FROM task_events WHERE task_no = $1",
                         "DELETE FROM tasks WHERE no = $1",

@@ -48,6 +48,11 @@ enum Called {
     Deliver {
         path: String,
     },
+    /// Somebody is asked first.
+    Message {
+        name: String,
+        data: Value,
+    },
     Ask {
         question: String,
     },
@@ -126,6 +131,11 @@ impl Actor<'_> {
                     }
                     Called::Deliver { path } => {
                         self.reported(Said::Deliverable { path }, Some(request_id));
+                        self.view.coordination.as_mut()?.calls.push(call);
+                        None
+                    }
+                    Called::Message { name, data } => {
+                        self.reported(Said::CallerMessage { name, data }, Some(request_id));
                         self.view.coordination.as_mut()?.calls.push(call);
                         None
                     }
@@ -283,7 +293,7 @@ fn called(tool: &str, arguments: &Value, enabled: &Enabled) -> Called {
             "ask_user" => Called::Ask { question: need("question")? },
             _ => {
                 let data = arguments.get("data").cloned().unwrap_or_default();
-                Called::Said(Said::CallerMessage { name: need("name")?, data }, "passed on")
+                Called::Message { name: need("name")?, data }
             }
         })
     };
@@ -327,7 +337,7 @@ mod tests {
             (
                 "message_caller",
                 json!({"name": "n", "data": [1]}),
-                said(Said::CallerMessage { name: "n".into(), data: json!([1]) }, "passed on"),
+                Called::Message { name: "n".into(), data: json!([1]) },
             ),
             ("rm", json!({}), Called::Wrong("castra's server has no tool \"rm\"".into())),
         ] {

@@ -86,7 +86,7 @@ impl Supervisor {
     /// A task of this definition. What it may do is decided by who launches it, not by who defined it.
     ///
     /// Errors: `not_found`; `conflict` for a warning that was not confirmed; those of `create_task`.
-    pub async fn launch(
+    pub async fn launch_definition(
         &self,
         name: &str,
         launch: Launch,

@@ -137,6 +137,7 @@ impl Supervisor {
         supervisor.read_limits().await?;
         tokio::spawn(crate::task::queue::keep(supervisor.clone()));
         tokio::spawn(crate::task::clock::keep(supervisor.clone()));
+        tokio::spawn(crate::task::hooks::keep(supervisor.clone()));
         supervisor.keep_house();
         Ok(supervisor)
     }

@@ -8,6 +8,7 @@ use crate::task::announce::announced;
 use crate::task::driver::caller;
 use crate::task::group::{MAX_DEPTH, name_of, settled};
 use crate::task::held::Held;
+use crate::task::hooks;
 use crate::task::view::{Sibling, TaskView, mode};
 use crate::{Error, Result, redact};
 use castra_proto::task::{Level, TaskEventKind};
@@ -116,6 +117,7 @@ impl Supervisor {
                 metadata: spec.metadata.clone().unwrap_or_default(),
                 spec: json_text(&shown)?,
                 secrets,
+                told: hooks::told(spec),
             }),
             head: None,
             state: TaskState::Queued,
@@ -128,6 +130,7 @@ impl Supervisor {
         let done = self.engine.store.commit_task(commit).await?;
         crate::failpoint::failpoint!("task.created");
         self.engine.task_committed(born.id, done.server_head);
+        self.engine.hooks.committed(born.id, 0);
         Ok(())
     }
 
@@ -139,6 +142,8 @@ impl Supervisor {
         caller: &Caller,
     ) -> Result<()> {
         check_scope(&spec.session, caller)?;
+        hooks::check(&spec.hooks, self.engine.config.webhooks.is_some())?;
+        hooks::check_scope(&spec.hooks, caller)?;
         self.settle_folders(spec, caller).await?;
         self.settle_inputs(spec, !above.is_empty(), caller).await?;
         let mut attempt = spec.session.clone();

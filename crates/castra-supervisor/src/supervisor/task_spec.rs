@@ -113,7 +113,7 @@ fn check_one(spec: &TaskSpec) -> Result<()> {
     if let Some(name) = &spec.name {
         check_name(name)?;
     }
-    let later = [("hooks", !spec.hooks.is_empty()), ("ttl_s", spec.ttl_s.is_some())];
+    let later = [("ttl_s", spec.ttl_s.is_some())];
     if let Some((field, _)) = later.iter().find(|(_, set)| *set) {
         return refuse(format!("this castra does not have tasks with `{field}` yet"), "leave it out");
     }
@@ -234,7 +234,7 @@ mod tests {
             (json!({"instructions": "x", "session": {"resume": "1"}}), "session.resume"),
             (json!({"instructions": "x", "timeout_s": 0}), "timeout_s"),
             (json!({"instructions": "x", "budget_usd": 0.0}), "budget_usd"),
-            (json!({"instructions": "x", "hooks": [{}]}), "hooks"),
+            (json!({"instructions": "x", "inputs": [{}]}), "inputs"),
         ] {
             let problem = check(&spec(task.clone())).unwrap_err().problem();
             assert!(problem.detail.contains(part) && problem.hint.is_some(), "{task}: {problem:?}");

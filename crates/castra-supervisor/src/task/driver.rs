@@ -2,21 +2,21 @@
 //! again: it can be killed at any point and begun anew.
 
 use super::held::Held;
+use super::hooks::{self, Due};
 use super::hub::Driving;
 use super::protocol::Enabled;
-use super::protocol::notice::{self, Rejection, Verdict};
+use super::protocol::notice;
 use super::protocol::text::MCP_SERVER;
 use super::state::Cause;
 use super::view::{Effect, Outcome, Told, completion, has_mcp, mode};
-use super::{children, end, handover, inputs, upload};
+use super::{children, end, group, inputs, upload};
 use crate::engine::now;
-use crate::session::commands::TOOL_RESULT;
 use crate::session::coordinate::Coordination;
 use crate::supervisor::start::Plan;
 use crate::supervisor::{Caller, Supervisor};
 use crate::{Error, Result};
 use castra_proto::api::{MessageState, Scope, SendMessage};
-use castra_proto::task::{Completion, Level, ReasonCode, Start, TaskEventKind};
+use castra_proto::task::{Completion, HookPoint, Level, ReasonCode, Start, TaskEventKind};
 use castra_proto::{ErrorCode, MessageId, SessionId, SessionSpec, TaskId, TaskState};
 use castra_store::{CommitError, TaskError};
 use serde_json::json;
@@ -51,7 +51,7 @@ pub(crate) fn drive(supervisor: &Supervisor, id: TaskId) {
 
 pub(super) struct Driver {
     pub supervisor: Supervisor,
-    pub(super) driving: Driving,
+    pub driving: Driving,
 }
 
 impl Driver {
@@ -99,8 +99,14 @@ impl Driver {
                 } else if task.view.cancel.is_some() {
                     end::cancel(self, &mut task).await?;
                 } else if task.view.gathers(&task.spec) {
+                    // Where nothing but children is begun, hooks are asked here.
                     match task.view.state {
-                        TaskState::Starting => children::begin(self, &mut task).await?,
+                        TaskState::Starting => {
+                            let group = group::is_group(&task.spec);
+                            if !group || hooks::before(self, &mut task).await? {
+                                children::begin(self, &mut task).await?;
+                            }
+                        }
                         _ => children::follow(self, &mut task).await?,
                     }
                 } else if !task.view.begun {
@@ -131,8 +137,15 @@ impl Driver {
             ));
         };
         crate::failpoint::failpoint!("task.start");
-        let first_word = match self.begin(task, session, attempt.resumed).await {
-            Ok(first_word) => first_word,
+        let begun = async {
+            match self.prepare(task, session, attempt.resumed).await? {
+                true => self.begin(task, session, attempt.resumed).await.map(Some),
+                false => Ok(None),
+            }
+        };
+        let first_word = match begun.await {
+            Ok(None) => return Ok(()),
+            Ok(Some(first_word)) => first_word,
             Err(error @ (Error::Refused(_) | Error::Launch(_))) => {
                 let problem = error.problem();
                 task.view.fail(ReasonCode::Start, problem.detail, now(), &mut task.events);
@@ -156,28 +169,66 @@ impl Driver {
         task.commit(engine).await
     }
 
-    /// The session, new or resumed. What its agent is told first.
-    async fn begin(&self, task: &mut Held, session: SessionId, resumed: bool) -> Result<Option<String>> {
+    /// The workspace, and whoever is to be called before claude. False: the task is to be looked at anew first.
+    async fn prepare(&self, task: &mut Held, session: SessionId, resumed: bool) -> Result<bool> {
+        let known = self.supervisor.engine.store.session(session).await?;
+        if known.as_ref().is_some_and(|row| !resumed || !row.state.is_final()) {
+            // It has begun.
+            return Ok(true);
+        }
+        if known.is_none() {
+            self.plant(task, session).await?;
+        }
+        hooks::before(self, task).await
+    }
+
+    async fn plant(&self, task: &mut Held, session: SessionId) -> Result<()> {
         let engine = &self.supervisor.engine;
-        let workspace = task.workspace(session);
-        let enabled = Enabled {
-            browser: task.spec.protocol.has_log(),
-            client_messages: task.spec.client_id.is_some(),
-            ..Enabled::default()
-        };
-        let files = engine.host.files();
-        let known = engine.store.session(session).await?;
-        if known.is_none() && !resumed && task.view.claim_uploads(session) {
+        if task.view.claim_uploads(session) {
             // What its instructions name is settled before anybody reads them.
             task.commit(engine).await?;
         }
-        let nonce = &task.view.nonce.clone();
+        self.folders_are_there(task).await?;
+        let workspace = task.workspace(session);
+        workspace.plant(engine.host.files(), &self.instructions(task, session)).await?;
+        if !task.spec.children.is_empty() {
+            children::hand_up(self, task, &workspace).await?;
+        }
+        upload::plant(engine, task, &workspace, session).await?;
+        inputs::fetch(self, task, session, &workspace).await
+    }
+
+    /// Whoever made the task was allowed these folders, and not others in their place.
+    async fn folders_are_there(&self, task: &Held) -> Result<()> {
+        let wanted = &task.spec.session;
+        self.supervisor.engine.still_there(wanted.workdir.iter().chain(&wanted.add_dirs)).await
+    }
+
+    /// What its agent is told, whole.
+    fn instructions(&self, task: &Held, session: SessionId) -> String {
+        let workspace = task.workspace(session);
         let notes = [
             inputs::note(&task.spec, &workspace.paths()),
             upload::note(&task.view, session, &workspace.paths()),
         ];
         let notes: Vec<String> = notes.into_iter().flatten().collect();
-        let text = workspace.instructions(&task.spec, nonce, enabled, &notes);
+        workspace.instructions(&task.spec, &task.view.nonce, self.enabled(task), &notes)
+    }
+
+    /// The keywords that its agent has.
+    fn enabled(&self, task: &Held) -> Enabled {
+        let answers = self.supervisor.engine.hooks.has_callback(task.id, HookPoint::CallerMessage);
+        hooks::enabled(&task.spec, answers)
+    }
+
+    /// The session, new or resumed. What its agent is told first.
+    async fn begin(&self, task: &Held, session: SessionId, resumed: bool) -> Result<Option<String>> {
+        let engine = &self.supervisor.engine;
+        let workspace = task.workspace(session);
+        let enabled = self.enabled(task);
+        let files = engine.host.files();
+        let known = engine.store.session(session).await?;
+        let (nonce, text) = (task.view.nonce.as_str(), self.instructions(task, session));
         let auto = task.spec.start == Start::Auto && task.spec.instructions.is_some();
         if resumed {
             if known.is_none_or(|row| row.state.is_final()) {
@@ -191,15 +242,8 @@ impl Driver {
             return Ok(auto.then_some(told));
         }
         if known.is_none() {
-            // Whoever made the task was allowed these folders, and not others in their place.
-            let wanted = &task.spec.session;
-            engine.still_there(wanted.workdir.iter().chain(&wanted.add_dirs)).await?;
-            workspace.plant(files, &text).await?;
-            if !task.spec.children.is_empty() {
-                children::hand_up(self, task, &workspace).await?;
-            }
-            upload::plant(engine, task, &workspace, session).await?;
-            inputs::fetch(self, task, session, &workspace).await?;
+            // Others had time to put something in their place.
+            self.folders_are_there(task).await?;
             let mut plan = Plan::new(session, session_spec(task, &text));
             let log = task.spec.protocol.has_log().then(|| workspace.log());
             plan.coordination = Some(Coordination::new(task.id, log, has_mcp(&task.spec), enabled));
@@ -245,10 +289,18 @@ impl Driver {
             head.mark_unchanged();
             let events = engine.store.events(session, task.view.cursor, BATCH, BATCH_BYTES).await?;
             for event in &events {
+                let refused = match hooks::due(self, task, event).await? {
+                    Due::Now => None,
+                    Due::Refused(why) => Some(why),
+                    Due::Anew => return Ok(()),
+                };
                 let effect = task.view.apply(event, &task.spec, &mut task.events);
                 match effect {
                     Some(Effect::Fetch { path, call }) => {
-                        self.fetch(task, session, event.seq, &path, call.as_deref()).await?;
+                        self.fetch(task, session, event.seq, (&path, refused), call.as_deref()).await?;
+                    }
+                    Some(Effect::Answer { name, call }) => {
+                        self.answer(task, session, event.seq, &name, call.as_deref()).await?;
                     }
                     Some(Effect::Tell { what: Told::Stray(line) }) => {
                         let paths = task.workspace(session).paths();
@@ -275,80 +327,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    /// A file is handed over: taken or refused, and the agent hears which, once.
-    async fn fetch(
-        &self,
-        task: &mut Held,
-        session: SessionId,
-        seq: u64,
-        said: &str,
-        call: Option<&str>,
-    ) -> Result<()> {
-        let engine = &self.supervisor.engine;
-        let workspace = task.workspace(session);
-        let work = engine.store.session(session).await?.and_then(|row| row.cwd).unwrap_or_default();
-        let taken = match workspace.below_deliverables(said, &work) {
-            Some(path) => handover::take(engine, &workspace, &path).await?,
-            None => Err(Rejection::Outside),
-        };
-        let verdict = match taken {
-            Ok(taken) => {
-                end::hand_over(task, taken);
-                Verdict::Accepted
-            }
-            Err(why) => {
-                let told = why.say(&workspace.paths().deliverables());
-                let data = json!({"path": said, "why": told});
-                task.say(TaskEventKind::Rejected, Level::Warning, format!("{said}: {told}"), data);
-                Verdict::Rejected(why)
-            }
-        };
-        let text = notice::deliverable_reply(&task.view.nonce, said, &verdict, &workspace.paths());
-        match call {
-            Some(call) => {
-                let is_error = matches!(verdict, Verdict::Rejected(_));
-                self.return_call(task, session, call, text, is_error).await
-            }
-            None => self.reply(task, seq, text).await,
-        }
-    }
-
-    /// The result of a call of castra's own tools, once.
-    async fn return_call(
-        &self,
-        task: &mut Held,
-        session: SessionId,
-        call: &str,
-        text: String,
-        is_error: bool,
-    ) -> Result<()> {
-        crate::failpoint::failpoint!("task.reply");
-        let args = json!({"text": text, "is_error": is_error});
-        let subject = Some(call.to_owned());
-        match self.supervisor.command(session, TOOL_RESULT, subject, args, &caller(task.id), false).await {
-            // Said before a crash.
-            Ok(_) | Err(Error::Commit(CommitError::CommandConflict { .. })) => {}
-            Err(error) => match error.problem().code {
-                ErrorCode::SessionEnded | ErrorCode::SessionLost | ErrorCode::SessionNotFound => {
-                    return Ok(());
-                }
-                _ => return Err(error),
-            },
-        }
-        task.say(TaskEventKind::Reply, Level::Debug, text, json!({"call": call}));
-        Ok(())
-    }
-
-    /// Answers what an event of the session said; the event names the answer.
-    async fn reply(&self, task: &mut Held, seq: u64, text: String) -> Result<()> {
-        crate::failpoint::failpoint!("task.reply");
-        let key = format!("task:{}:reply:{seq}", task.id);
-        if let Some(message_id) = self.tell(task, &key, text.clone()).await? {
-            task.say(TaskEventKind::Reply, Level::Debug, text, json!({"message_id": message_id}));
-        }
-        Ok(())
     }
 
     /// Whether the turn that has ended is the one that counts.

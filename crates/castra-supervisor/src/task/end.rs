@@ -4,6 +4,7 @@ use super::children;
 use super::driver::{Driver, caller};
 use super::handover::{self, Taken};
 use super::held::Held;
+use super::hooks;
 use super::state::Cause;
 use crate::engine::now;
 use crate::{Error, Result};
@@ -76,9 +77,13 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
                 hand_over(task, taken);
             }
         }
-        if outcome.state == TaskState::Failed {
-            tail = last_lines(driver, session).await?;
-        }
+    }
+    let Some(outcome) = hooks::after(driver, task, outcome).await? else { return Ok(()) };
+    if outcome.state == TaskState::Failed
+        && let Some(session) = task.session()
+        && engine.store.session(session).await?.is_some()
+    {
+        tail = last_lines(driver, session).await?;
     }
     children::are_over(driver, task).await?;
     let at = now();
@@ -95,7 +100,7 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
         again(task, Cause::Retried);
     }
     task.commit(engine).await?;
-    if task.view.state.is_final() && task.spec.ephemeral {
+    if task.view.state.is_final() && task.spec.ephemeral && !engine.store.hooks_open(task.id).await? {
         driver.supervisor.forget_task(task.id).await?;
     }
     Ok(())

@@ -7,6 +7,8 @@ use crate::engine::Engine;
 use crate::host::HostError;
 use bytes::Bytes;
 use castra_proto::shim::relay::{EntryKind, RelayError};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The largest file that is taken, bytes.
 pub(crate) const MAX_BYTES: u64 = 64 << 20;
@@ -15,12 +17,30 @@ const MAX_DEPTH: usize = 16;
 const MAX_FILES: usize = 1000;
 
 /// A file that was taken: its bytes are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Taken {
     pub path: String,
     pub size: u64,
     pub sha256: String,
     pub media_type: String,
+}
+
+/// A file as it lay there; nothing of it is kept yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub path: String,
+    pub bytes: Bytes,
+}
+
+impl Seen {
+    pub(crate) fn media_type(&self) -> String {
+        media_type(&self.path, &self.bytes)
+    }
+
+    pub(crate) fn sha256(&self) -> String {
+        let hash: [u8; 32] = Sha256::digest(&self.bytes).into();
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// Takes what lies at a path below `deliverables/`. The inner error is the agent's to hear.
@@ -29,6 +49,25 @@ pub(crate) async fn take(
     workspace: &Workspace,
     path: &str,
 ) -> Result<Result<Taken, Rejection>> {
+    Ok(match see(engine, workspace, path).await? {
+        Ok(seen) => Ok(keep(engine, seen).await?),
+        Err(why) => Err(why),
+    })
+}
+
+/// Keeps what was seen.
+pub(crate) async fn keep(engine: &Engine, seen: Seen) -> Result<Taken> {
+    let (media_type, size) = (seen.media_type(), seen.bytes.len() as u64);
+    let sha256 = engine.store.put_blob(seen.bytes).await?;
+    Ok(Taken { path: seen.path, size, sha256, media_type })
+}
+
+/// Reads it.
+pub(crate) async fn see(
+    engine: &Engine,
+    workspace: &Workspace,
+    path: &str,
+) -> Result<Result<Seen, Rejection>> {
     let files = engine.host.files();
     let at = workspace.deliverable(path);
     let entry = match files.stat(at.clone()).await {
@@ -46,10 +85,7 @@ pub(crate) async fn take(
         Ok(None) => return Ok(Err(Rejection::TooLarge { size: entry.size, limit: MAX_BYTES })),
         Err(error) => return rejected(error),
     };
-    let media_type = media_type(path, &bytes);
-    let size = bytes.len() as u64;
-    let sha256 = engine.store.put_blob(bytes).await?;
-    Ok(Ok(Taken { path: path.to_owned(), size, sha256, media_type }))
+    Ok(Ok(Seen { path: path.to_owned(), bytes }))
 }
 
 /// What only the agent can mend is said to it; a host that fails is tried again.

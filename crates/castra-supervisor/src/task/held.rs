@@ -81,10 +81,12 @@ impl Held {
             deliverables: std::mem::take(&mut self.deliverables),
         };
         crate::failpoint::failpoint!("task.commit");
+        let before = self.head;
         let done = engine.store.commit_task(commit).await?;
         self.head = done.head;
         crate::failpoint::failpoint!("task.committed");
         engine.task_committed(self.id, done.server_head);
+        engine.hooks.committed(self.id, before);
         Ok(())
     }
 }

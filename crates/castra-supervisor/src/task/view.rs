@@ -1,7 +1,9 @@
 //! A task's derived state: a pure fold over what its session says. Refuses clock and I/O.
 
+use super::hooks::Settled;
 use super::state::{self, Cause};
 use castra_proto::session::ExitCause;
+pub(crate) use castra_proto::task::Outcome;
 use castra_proto::task::{
     Attempt, Completion, Deliverable, Level, Order, Progress, Protocol, Reason, ReasonCode, TaskEventKind,
 };
@@ -47,13 +49,8 @@ pub(crate) struct TaskView {
     pub deliverables: BTreeMap<String, Version>,
     /// What people have handed in, in order.
     pub uploads: Vec<super::upload::Upload>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    pub state: TaskState,
-    pub result: Option<String>,
-    pub reason: Option<Reason>,
+    /// What hooks have come to, until what it is about is folded.
+    pub hook: Option<Settled>,
 }
 
 /// A child's place among its siblings.
@@ -108,6 +105,12 @@ pub(crate) enum Effect {
     Tell { what: Told },
     /// A turn has ended: perhaps the one that counts.
     LookForResult,
+    /// The agent has sent a message to whoever made the task.
+    Answer {
+        name: String,
+        /// The call of castra's tool that waits for the answer.
+        call: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,12 +209,15 @@ impl TaskView {
             OwnKind::Browser => {
                 events.push(self.event(at, TaskEventKind::Browser, Level::Event, text("url"), data));
             }
-            OwnKind::ClientMessage | OwnKind::CallerMessage => {
-                let kind = match own {
-                    OwnKind::ClientMessage => TaskEventKind::ClientMessage,
-                    _ => TaskEventKind::CallerMessage,
-                };
-                events.push(self.event(at, kind, Level::Event, text("name"), data));
+            OwnKind::ClientMessage => {
+                let said = self.event(at, TaskEventKind::ClientMessage, Level::Event, text("name"), data);
+                events.push(said);
+            }
+            OwnKind::CallerMessage => {
+                let (name, call) = (text("name"), data["call"].as_str().map(str::to_owned));
+                let said = json!({"name": name, "data": data["data"]});
+                events.push(self.event(at, TaskEventKind::CallerMessage, Level::Event, name.clone(), said));
+                return Some(Effect::Answer { name, call });
             }
             OwnKind::State => match data["to"].as_str().and_then(RunState::parse) {
                 Some(RunState::RequiresAction) => {

@@ -37,7 +37,7 @@ impl Workspace {
     }
 
     /// A path below the folder that the agent works in.
-    fn at(&self, path: &str) -> At {
+    pub(crate) fn at(&self, path: &str) -> At {
         let below = |folder: String| format!("{folder}/{path}").trim_end_matches('/').to_owned();
         match &self.workdir {
             None => At::home(below(format!("sessions/{}/work", self.session))),

@@ -9,6 +9,7 @@ mod doctor;
 mod escape;
 mod failure;
 mod files;
+mod hook;
 mod input;
 mod keyboard;
 mod logs;
@@ -132,6 +133,9 @@ enum Command {
     /// Tasks: from instructions to deliverables and an outcome
     #[command(subcommand)]
     Task(Box<task::TaskCommand>),
+    /// What a command of a task's hooks may do while it runs
+    #[command(subcommand)]
+    Hook(hook::HookCommand),
     /// Teams: named agents that are asked side by side, and given each other's answers
     #[command(subcommand)]
     Team(Box<team::TeamCommand>),
@@ -324,6 +328,7 @@ async fn perform(command: Command, ctx: Ctx) -> Result<(), Failure> {
         Command::Info(args) => sessions::info(args, ctx).await,
         Command::Sessions(args) => sessions::transcripts(args, ctx).await,
         Command::Task(command) => task::task(*command, ctx).await,
+        Command::Hook(command) => hook::hook(command, ctx).await,
         Command::Team(command) => team::team(*command, ctx).await,
         Command::Schedule(command) => schedule::schedule(command, ctx).await,
         Command::Token(command) => tokens::tokens(command, ctx).await,

@@ -6,7 +6,7 @@ use super::{browser, origin};
 use axum::http::{HeaderMap, header};
 use castra_proto::api::{Scope, Token};
 use castra_proto::{ErrorCode, SessionId, TokenId};
-use castra_supervisor::{Caller, Supervisor};
+use castra_supervisor::{Caller, HookCtx, Supervisor};
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,6 +19,10 @@ pub trait Auth: Send + Sync + 'static {
     -> BoxFuture<'a, castra_supervisor::Result<Option<Token>>>;
     /// The session whose agent this process belongs to, if it is one; an error when that cannot be told.
     fn session_of_pid(&self, pid: i32) -> std::io::Result<Option<SessionId>>;
+    /// The hook that runs now with this secret.
+    fn hook(&self, _secret: &str) -> Option<HookCtx> {
+        None
+    }
 }
 
 impl Auth for Supervisor {
@@ -31,6 +35,10 @@ impl Auth for Supervisor {
 
     fn session_of_pid(&self, pid: i32) -> std::io::Result<Option<SessionId>> {
         Supervisor::session_of_pid(self, pid)
+    }
+
+    fn hook(&self, secret: &str) -> Option<HookCtx> {
+        Supervisor::hook(self, secret)
     }
 }
 
@@ -53,6 +61,8 @@ pub(super) struct Grant {
     pub(super) expires: Option<Instant>,
     /// Of the cookie that it came by, if it did.
     pub(super) cookie: Option<Hash>,
+    /// A hook that runs: it may act for its task, and nothing else.
+    pub(super) hook: Option<HookCtx>,
 }
 
 /// What a ticket to a terminal allows: what its maker was allowed, at this session.
@@ -76,12 +86,18 @@ impl Grant {
                 Instant::now() + Duration::from_micros(left.max(0).unsigned_abs())
             }),
             cookie: None,
+            hook: None,
         }
+    }
+
+    fn of_hook(hook: HookCtx) -> Self {
+        let caller = Caller { scope: Scope::Drive, ..hook.caller() };
+        Self { caller, only: None, token: None, expires: None, cookie: None, hook: Some(hook) }
     }
 
     fn of_owner() -> Self {
         let caller = Caller { by: "cli".into(), scope: Scope::Admin };
-        Self { caller, only: None, token: None, expires: None, cookie: None }
+        Self { caller, only: None, token: None, expires: None, cookie: None, hook: None }
     }
 }
 
@@ -110,6 +126,12 @@ pub(super) async fn grant(
                 .hint("send `Authorization: Bearer TOKEN`; `castra token create` makes one")),
         };
     };
+    if let Some(hook) = auth.hook(secret) {
+        if matches!(peer, Peer::Unix { agent: Some(_) }) {
+            return Err(Refusal::new(ErrorCode::Forbidden, "a hook's token is not for an agent"));
+        }
+        return Ok(Grant::of_hook(hook));
+    }
     let token = auth.authenticate(secret).await?;
     let token = token.ok_or_else(|| {
         Refusal::new(ErrorCode::Unauthorized, "the token is not known, or has expired")

@@ -7,7 +7,8 @@ use castra_proto::api::{
 };
 use castra_proto::permission::PermissionAnswer;
 use castra_proto::task::{
-    CancelTask, CancelTasks, CreateBlock, Definition, Launch, SchedulePatch, ScheduleSpec,
+    CancelTask, CancelTasks, CreateBlock, Definition, HookExec, HookProgress, HookText, Launch,
+    SchedulePatch, ScheduleSpec,
 };
 use castra_proto::team::{AskAgent, ClearTeam, Fanout, RouteAnswer, RunFlow, StopTeam};
 use castra_proto::{ErrorCode, SessionSpec, TaskSpec, TeamSpec};
@@ -34,8 +35,8 @@ macro_rules! bodies {
 
 bodies! {
     AskAgent Backup CancelTask CancelTasks ClearTeam Control CreateBlock CreateTicket CreateToken Definition
-    Fanout Fork InstallClaude Keys Launch PermissionAnswer Resume RouteAnswer RunFlow SchedulePatch
-    ScheduleSpec SendMessage SessionPatch SessionSpec SignIn StopTeam TaskSpec TeamSpec
+    Fanout Fork HookExec HookProgress HookText InstallClaude Keys Launch PermissionAnswer Resume
+    RouteAnswer RunFlow SchedulePatch ScheduleSpec SendMessage SessionPatch SessionSpec SignIn StopTeam TaskSpec TeamSpec
 }
 
 fn one<T: DeserializeOwned + Serialize>(data: &[u8]) {

@@ -87,6 +87,9 @@ impl Gate {
 }
 
 fn allow(operation: &Operation, grant: &Grant) -> Result<(), Refusal> {
+    if grant.hook.is_some() && !operation.hook {
+        return Err(Refusal::new(ErrorCode::Forbidden, "a hook's token is for its own task only"));
+    }
     if grant.only.is_some() && !operation.bound {
         return Err(Refusal::new(ErrorCode::Forbidden, "the token is bound to one session"));
     }

@@ -87,7 +87,7 @@ mod tests {
 
     fn grant(token: TokenId, expires: Option<Instant>) -> Grant {
         let caller = Caller { by: "t".into(), scope: Scope::Read };
-        Grant { caller, only: None, token: Some(token), expires, cookie: None }
+        Grant { caller, only: None, token: Some(token), expires, cookie: None, hook: None }
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,6 +20,8 @@ pub(super) struct Operation {
     pub(super) scope: Scope,
     /// Whether a token that is bound to a session may use it at all.
     pub(super) bound: bool,
+    /// Whether it is what a hook's token is for.
+    pub(super) hook: bool,
     pub(super) query: BTreeSet<String>,
     /// Whether other query parameters are passed over: ttyd's client puts its own settings there.
     pub(super) any_query: bool,
@@ -113,5 +115,6 @@ fn operation(method: &str, path: &str, operation: &Value) -> Operation {
     let own = path.starts_with("/api/v1/sessions/{id}") && !path.ends_with("/fork");
     let bound = own || entry == Entry::Open || SHARED.contains(&(method, path));
     let any_query = operation["x-castra-any-query"] == true;
-    Operation { entry, scope, bound, query, any_query, takes, limit }
+    let hook = path.starts_with("/api/v1/tasks/{id}/hook/");
+    Operation { entry, scope, bound, hook, query, any_query, takes, limit }
 }

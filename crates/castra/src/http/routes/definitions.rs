@@ -91,7 +91,7 @@ async fn launch(
 ) -> Answer<(StatusCode, Json<Task>)> {
     let name = names.get("name").to_owned();
     let work = async move |supervisor: Supervisor| {
-        supervisor.launch(&name, launch, key.as_deref(), &grant.caller).await
+        supervisor.launch_definition(&name, launch, key.as_deref(), &grant.caller).await
     };
     Ok((StatusCode::CREATED, Json(api.command(work).await?)))
 }

@@ -4,6 +4,7 @@ mod deliverables;
 mod events;
 mod files;
 mod group;
+mod hook;
 mod tree;
 
 use crate::http::api::{Api, TaskTarget};
@@ -40,6 +41,7 @@ where
         .merge(tree::routes())
         .merge(deliverables::routes())
         .merge(files::routes())
+        .merge(hook::routes())
 }
 
 /// Create a task.

@@ -63,7 +63,8 @@ async fn a_cookie_alone_opens_a_websocket_only_while_a_ticket_waits_for_it() {
     assert_eq!(upgrade("one").outcome().await, unknown);
     let issue = |cookie: &str| {
         let caller = Caller { by: "t".into(), scope: Scope::Read };
-        let grant = Grant { caller, only: None, token: None, expires: None, cookie: Some(hash(cookie)) };
+        let grant =
+            Grant { caller, only: None, token: None, expires: None, cookie: Some(hash(cookie)), hook: None };
         DOORS.terminal.issue(Admission { session: MINE, grant })
     };
     let ticket = issue("one");

@@ -146,8 +146,14 @@ impl Viewer {
         let seat = Fake { output: outputs, over: overs, shared: shared.clone(), writable };
         let (standing, token) = (Standing::new(), TokenId::now());
         let caller = Caller { by: "t".into(), scope: Scope::Read };
-        let lease =
-            standing.lease(&Grant { caller, only: None, token: Some(token), expires: None, cookie: None });
+        let lease = standing.lease(&Grant {
+            caller,
+            only: None,
+            token: Some(token),
+            expires: None,
+            cookie: None,
+            hook: None,
+        });
         let opening = Opening { admit: |token: &str| token == "good", title: "tui".into(), sized, proxied };
         let ended = tokio::spawn(serve(Socket { from, to }, seat, opening, lease));
         Self { output, over, shared, send, received, standing, token, ended }
