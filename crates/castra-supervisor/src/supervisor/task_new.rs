@@ -58,6 +58,7 @@ impl Supervisor {
     pub(super) async fn checked(&self, spec: TaskSpec, caller: &Caller) -> Result<TaskSpec> {
         let mut spec = filled(spec)?;
         check(&spec)?;
+        self.settle_inputs(&mut spec, false, caller).await?;
         self.check_around(&mut spec, &mut Vec::new(), caller).await?;
         Ok(spec)
     }
@@ -140,7 +141,6 @@ impl Supervisor {
     ) -> Result<()> {
         check_scope(&spec.session, caller)?;
         self.settle_folders(spec, caller).await?;
-        self.settle_inputs(spec, !above.is_empty(), caller).await?;
         let mut attempt = spec.session.clone();
         attempt.mode = mode(spec);
         self.check_spec(SessionId::now(), &attempt).await?;
@@ -156,6 +156,7 @@ impl Supervisor {
                 return Err(inside(waits_for_itself(own)));
             }
             self.dependencies(&others).await.map_err(inside)?;
+            self.settle_inputs(child, true, caller).await.map_err(inside)?;
             Box::pin(self.check_around(child, above, caller)).await.map_err(inside)?;
         }
         if spec.name.is_some() {
