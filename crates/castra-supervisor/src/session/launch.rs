@@ -16,6 +16,7 @@ use castra_proto::shim::relay::{At, Probe};
 use castra_proto::shim::{Pty, StartSpec};
 use castra_proto::spec::{Home, Mode};
 use castra_proto::{ErrorCode, RunId, SessionId, SessionSpec};
+use castra_store::SessionRow;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -317,6 +318,20 @@ impl Actor<'_> {
                 Ok(Conversation::Resume(own))
             }
             None => Ok(Conversation::New(own)),
+        }
+    }
+}
+
+impl Engine {
+    /// Whether claude has something to go on from, when this session is resumed.
+    pub(crate) async fn has_transcript(&self, row: &SessionRow, spec: &SessionSpec) -> Result<bool> {
+        let Some(id) = crate::shown::view(row)?.claude_session_id else { return Ok(false) };
+        let project_dir = Place::new(&self.probe, row.id, spec).project_dir;
+        match self.host.files().stat(At::dir(project_dir, format!("{id}.jsonl"))).await {
+            Ok(entry) => Ok(entry.is_some()),
+            // Not even the folder.
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -59,6 +59,7 @@ impl Supervisor {
     pub(super) async fn checked(&self, spec: TaskSpec, caller: &Caller) -> Result<TaskSpec> {
         let mut spec = filled(spec)?;
         check(&spec)?;
+        self.settle_inputs(&mut spec, false, caller).await?;
         self.check_around(&mut spec, &mut Vec::new(), caller).await?;
         Ok(spec)
     }
@@ -145,7 +146,6 @@ impl Supervisor {
         hooks::check(&spec.hooks, self.engine.config.webhooks.is_some())?;
         hooks::check_scope(&spec.hooks, caller)?;
         self.settle_folders(spec, caller).await?;
-        self.settle_inputs(spec, !above.is_empty(), caller).await?;
         let mut attempt = spec.session.clone();
         attempt.mode = mode(spec);
         self.check_spec(SessionId::now(), &attempt).await?;
@@ -161,6 +161,7 @@ impl Supervisor {
                 return Err(inside(waits_for_itself(own)));
             }
             self.dependencies(&others).await.map_err(inside)?;
+            self.settle_inputs(child, true, caller).await.map_err(inside)?;
             Box::pin(self.check_around(child, above, caller)).await.map_err(inside)?;
         }
         if spec.name.is_some() {

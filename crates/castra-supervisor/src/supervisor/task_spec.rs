@@ -169,6 +169,12 @@ fn check_one(spec: &TaskSpec) -> Result<()> {
     if session.limits.max_runtime_s == Some(0) || spec.timeout_s == Some(0) {
         return refuse("`timeout_s` is 0".into(), "leave it out for no limit");
     }
+    if spec.budget_usd.is_some() && mode(spec) == Mode::Terminal {
+        return refuse(
+            "`budget_usd` is kept by claude itself, which does so in stream mode only".into(),
+            "use `mode: stream`, or bound its time with `timeout_s`",
+        );
+    }
     if spec.budget_usd.is_some_and(|budget| budget.is_nan() || budget <= 0.0) {
         return refuse("`budget_usd` is not above 0".into(), "leave it out for no limit");
     }
@@ -234,7 +240,7 @@ mod tests {
             (json!({"instructions": "x", "session": {"resume": "1"}}), "session.resume"),
             (json!({"instructions": "x", "timeout_s": 0}), "timeout_s"),
             (json!({"instructions": "x", "budget_usd": 0.0}), "budget_usd"),
-            (json!({"instructions": "x", "inputs": [{}]}), "inputs"),
+            (json!({"instructions": "x", "budget_usd": 1.0, "mode": "terminal"}), "stream mode only"),
         ] {
             let problem = check(&spec(task.clone())).unwrap_err().problem();
             assert!(problem.detail.contains(part) && problem.hint.is_some(), "{task}: {problem:?}");

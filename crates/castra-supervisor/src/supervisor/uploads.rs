@@ -122,7 +122,8 @@ impl Supervisor {
                 ));
             }
             let running = matches!(task.view.state, TaskState::Running | TaskState::NeedsInput);
-            let session = task.session().filter(|_| running && task.view.outcome.is_none());
+            let session =
+                task.session().filter(|_| running && task.view.begun && task.view.outcome.is_none());
             if session.is_some() {
                 upload::place(engine, &workspace, name, content.clone(), replace).await?;
                 crate::failpoint::failpoint!("upload.placed");

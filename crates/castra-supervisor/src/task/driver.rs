@@ -231,10 +231,18 @@ impl Driver {
         let (nonce, text) = (task.view.nonce.as_str(), self.instructions(task, session));
         let auto = task.spec.start == Start::Auto && task.spec.instructions.is_some();
         if resumed {
-            if known.is_none_or(|row| row.state.is_final()) {
+            if known.as_ref().is_none_or(|row| row.state.is_final()) {
+                let goes_on = match &known {
+                    Some(row) => engine.has_transcript(row, &task.spec.session).await?,
+                    None => false,
+                };
                 let refreshed = workspace.refresh(files, &text).await?;
                 self.supervisor.resume(session, Default::default(), &caller(task.id)).await?;
-                let told = notice::resumed(nonce, refreshed, workspace.place(), &workspace.paths());
+                let told = match goes_on {
+                    true => notice::resumed(nonce, refreshed, workspace.place(), &workspace.paths()),
+                    // Nothing of the conversation is left that could go on: it is told what to do as at first.
+                    false => notice::kickoff(nonce, workspace.place()),
+                };
                 return Ok(auto.then_some(told));
             }
             // A crash came between: it is told again, under the same key.

@@ -191,7 +191,11 @@ impl TaskView {
     ) -> Option<Effect> {
         self.cursor = event.seq;
         let Kind::Own(own) = &event.kind else {
-            return (event.kind.as_str() == "result").then_some(Effect::LookForResult);
+            if event.kind.as_str() != "result" {
+                return None;
+            }
+            self.limited(event, events);
+            return Some(Effect::LookForResult);
         };
         let data: Value = serde_json::from_slice(&event.data).unwrap_or_default();
         let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
@@ -232,6 +236,23 @@ impl TaskView {
             _ => {}
         }
         None
+    }
+
+    /// A limit that claude keeps itself ends the turn, and not claude (measured: 2.1.197, 2.1.329). For the task it is
+    /// over: whatever comes next would end the same way.
+    fn limited(&mut self, result: &StoredEvent, events: &mut Vec<NewTaskEvent>) {
+        #[derive(Deserialize)]
+        struct Subtype {
+            #[serde(default)]
+            subtype: String,
+        }
+        let read = serde_json::from_slice::<Subtype>(&result.data);
+        let message = match read.as_ref().map(|read| read.subtype.as_str()) {
+            Ok("error_max_budget_usd") => "its budget was spent",
+            Ok("error_max_turns") => "its number of turns was reached",
+            _ => return,
+        };
+        self.fail(ReasonCode::Limit, message, result.at, events);
     }
 
     /// What the agent reports.

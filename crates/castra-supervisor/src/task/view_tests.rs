@@ -93,6 +93,23 @@ fn an_exit_is_what_the_completion_rule_makes_of_it() {
     }
 }
 
+/// claude itself stays, and waits for a next prompt.
+#[test]
+fn a_limit_that_claude_keeps_ends_it() {
+    let result = |subtype: &str| ("result", json!({"type": "result", "subtype": subtype, "result": ""}));
+    for (subtype, outcome) in [
+        ("error_max_budget_usd", Some((TaskState::Failed, Some(ReasonCode::Limit)))),
+        ("error_max_turns", Some((TaskState::Failed, Some(ReasonCode::Limit)))),
+        ("success", None),
+        ("error_during_execution", None),
+    ] {
+        assert_eq!(told(&instructed(), &[result(subtype)]).0, outcome, "{subtype}");
+        let done = ("status", json!({"said": "done", "message": ""}));
+        let first = told(&instructed(), &[done, result(subtype)]).0;
+        assert_eq!(first, Some((TaskState::Done, None)), "{subtype}: what was done before stays so");
+    }
+}
+
 #[test]
 fn done_counts_only_where_the_protocol_does() {
     let spec = TaskSpec { completion: Some(vec![Completion::Exit]), ..instructed() };

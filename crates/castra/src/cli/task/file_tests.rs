@@ -145,7 +145,7 @@ fn a_wrong_file_is_told_by_file_line_and_field() {
         ),
     ];
     for (format, text, message, hint) in table {
-        let failure = parse::<TaskSpec>("f", format, text).unwrap_err();
+        let failure = parse("f", format, text).unwrap_err();
         assert_eq!(
             (failure.message.as_deref(), failure.hint.as_deref(), failure.exit),
             (Some(message), hint, 2),
@@ -165,7 +165,7 @@ fn a_wrong_file_is_told_by_file_line_and_field() {
         (Format::Yaml, "- a", "f:1: "),
     ];
     for (format, text, begin) in table {
-        let message = parse::<TaskSpec>("f", format, text).unwrap_err().message.unwrap();
+        let message = parse("f", format, text).unwrap_err().message.unwrap();
         assert!(message.starts_with(begin) && !message.contains('\n'), "{text:?}: {message:?}");
     }
 }
