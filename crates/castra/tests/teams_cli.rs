@@ -94,7 +94,12 @@ fn a_team_is_made_of_a_file_asked_and_stopped() {
             &[],
         );
         team(world, &["clear", "a", "--key", "k"]).ok();
-        says(&team(world, &["ask", "a", "what was said before?", "--key", "k"]), 0, "before: (nothing yet)\n", &[]);
+        says(
+            &team(world, &["ask", "a", "what was said before?", "--key", "k"]),
+            0,
+            "before: (nothing yet)\n",
+            &[],
+        );
         says(&team(world, &["rm", "duo", "--force"]), 0, "duo\n", &[]);
         assert_eq!(team(world, &["list", "--json"]).json()["items"], json!([]), "{cli}");
         assert_eq!(world.cli(["ps", "-a", "-q"]).ok(), "", "{cli}");
