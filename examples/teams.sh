@@ -12,10 +12,10 @@ castra team ask writer "what did I ask you before?" --key ben | tail -n 1
 
 # Side by side: one fails, the others answer.
 castra team fanout "fail with 400" --agents critic 2>/dev/null || echo "exit code $?"
-castra team fanout "Is a door open?" --agents critic,sceptic
+castra team fanout "Think about doors" --agents critic,sceptic
 
-# What the writer says is judged.
-castra team route "A sentence about doors." --from writer --to critic --wrap 'Judge this: {message}'
+# What the writer says is the critic's message; other braces stay.
+castra team route "remember that doors have hinges" --from writer --to critic --wrap 'Remember {this}: {message}'
 castra team stop --all >/dev/null
 castra team status --json | jq -r '.agents[].conversations[] | "\(.key // "-") \(.state)"' | sort -u
 castra team rm review >/dev/null

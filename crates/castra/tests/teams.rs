@@ -50,6 +50,12 @@ fn scenario_2_and_3_each_key_is_a_conversation_of_its_own_and_clear_begins_it_an
         assert_ne!(old.id, new.id, "{cli}");
         let labels = [("agent", "a"), ("key", "x"), ("team", team.id.as_str())];
         assert!(labels.iter().all(|(name, value)| new.spec.labels[*name] == *value), "{:?}", new.spec.labels);
+
+        // A session that somebody has removed is gone, and not in the way of what comes.
+        assert_eq!(team.http.delete(&team.session("a", Some("x")).path("?force=true")).status, 204, "{cli}");
+        team.ask("a", "a fig", Some("x"));
+        let said = before("a", Some("x"));
+        assert!(said.contains("fig") && !said.contains("said before"), "{cli}: {said}");
     });
 }
 

@@ -94,7 +94,12 @@ fn a_team_is_made_of_a_file_asked_and_stopped() {
             &[],
         );
         team(world, &["clear", "a", "--key", "k"]).ok();
-        says(&team(world, &["ask", "a", "what was said before?", "--key", "k"]), 0, "before: \n", &[]);
+        says(
+            &team(world, &["ask", "a", "what was said before?", "--key", "k"]),
+            0,
+            "before: (nothing yet)\n",
+            &[],
+        );
         says(&team(world, &["rm", "duo", "--force"]), 0, "duo\n", &[]);
         assert_eq!(team(world, &["list", "--json"]).json()["items"], json!([]), "{cli}");
         assert_eq!(world.cli(["ps", "-a", "-q"]).ok(), "", "{cli}");
@@ -164,13 +169,14 @@ fn a_command_that_waits_survives_the_daemon() {
     file(&world, "flow.json", &of);
     let run = world.castra(["team", "run", "flow.json"]).spawn();
     wait_until("the first to be asked", || world.calls().len() == 1, DEADLINE);
+    // It starts another one.
     daemon.kill9();
-    daemon.start_again();
     let run = run.wait_with_output().unwrap();
     let said = "a:\nat last: late\n\na:\nat last: <at last: late>\n\nb:\nslowly: <at last: late>\n\n";
     assert_eq!(String::from_utf8_lossy(&run.stdout), said, "{run:?}");
     assert_eq!(world.calls().len(), 3, "nothing was said twice");
     assert_eq!(world.cli(["ps", "-a", "-q"]).ok(), "");
+    world.cli(["down"]).ok();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::team::talk::{Talk, caller as of_team, moved};
 use crate::team::view::TeamView;
 use crate::{Error, Result, redact, shown};
 use castra_proto::api::{Page, TurnResult};
-use castra_proto::session::Turn;
+use castra_proto::session::{ExitCause, Turn};
 use castra_proto::team::{ClearTeam, Conversation, StopTeam, TeamAgent};
 use castra_proto::{ErrorCode, RunState, SessionId, SessionSpec, Team, TeamId, TeamSpec};
 use castra_store::{Cursor, FoundTeam, NewTeam, TeamCommit, TeamRow};
@@ -65,11 +65,11 @@ impl Supervisor {
             head: None,
             view: json_text(&TeamView::default())?,
         };
-        self.engine.store.commit_team(commit).await?;
+        let made = self.engine.store.commit_team(commit).await?;
         crate::failpoint::failpoint!("team.created");
         if !spec.lazy {
-            let failed = self.start_agents(id, &spec, key, caller).await;
-            if !failed.is_empty() && !keep {
+            let failed = self.start_agents(id, &spec, caller).await;
+            if !failed.is_empty() && !keep && (!made.existed || self.is_untouched(id).await?) {
                 self.remove_team(id, true, caller).await?;
                 return Err(Error::with_hint(
                     ErrorCode::CliStartFailed,
@@ -93,26 +93,37 @@ impl Supervisor {
         self.check_folders(session, caller).await
     }
 
-    /// All of them at once; what those say that could not be started.
-    async fn start_agents(
-        &self,
-        id: TeamId,
-        spec: &TeamSpec,
-        key: Option<&str>,
-        caller: &Caller,
-    ) -> Vec<String> {
-        let talk = Talk::new(self, id, caller, key, Duration::ZERO);
+    /// All of them at once; what those say that could not be started. One that was there already, of the first call of
+    /// this request, stays as it is.
+    async fn start_agents(&self, id: TeamId, spec: &TeamSpec, caller: &Caller) -> Vec<String> {
+        let talk = Talk::new(self, id, caller, None, Duration::ZERO);
         let all = spec.agents.keys().map(async |agent| {
-            let started = match talk.begin(agent, "").await {
-                Ok(session) => self.ready(session).await,
-                Err(error) => Err(error),
+            let session = id.session(agent, "", 0);
+            let started = match self.engine.store.session(session).await {
+                Ok(Some(_)) => self.ready(session).await,
+                Ok(None) => match talk.begin(agent, "").await {
+                    Ok(session) => self.ready(session).await,
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error.into()),
             };
             started.err().map(|error| format!("{agent}: {}", error.problem().detail))
         });
         join_all(all).await.into_iter().flatten().collect()
     }
 
-    /// Waits until claude has answered, or is over.
+    /// Nothing was said to any of its agents: the call that made it was cut off, and this is the same one.
+    async fn is_untouched(&self, id: TeamId) -> Result<bool> {
+        let team = Held::load(&self.engine, id).await?;
+        for session in team.spec.agents.keys().flat_map(|agent| team.view.sessions(id, agent)) {
+            if !self.engine.store.messages(session, &[]).await?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until claude has answered, or is over; one that somebody has stopped meanwhile could be started.
     async fn ready(&self, id: SessionId) -> Result<()> {
         let mut head = self.engine.hub(id).await?.head.subscribe();
         loop {
@@ -121,7 +132,11 @@ impl Supervisor {
             match row.state {
                 RunState::Queued | RunState::Starting => {}
                 RunState::Ended | RunState::Lost => {
-                    let detail = shown::view(&row)?.exit.and_then(|exit| exit.detail);
+                    let exit = shown::view(&row)?.exit;
+                    if exit.as_ref().is_some_and(|exit| exit.cause == ExitCause::Stopped) {
+                        return Ok(());
+                    }
+                    let detail = exit.and_then(|exit| exit.detail);
                     let detail = detail.unwrap_or_else(|| format!("its session is {}", row.state));
                     return Err(Error::new(ErrorCode::CliStartFailed, detail));
                 }
