@@ -66,7 +66,7 @@ pub(super) enum TaskCommand {
     /// List launch blocks
     Blocks,
     /// Lift launch blocks
-    Unblock(block::UnblockArgs),
+    Unblock(blocks::UnblockArgs),
     /// Hand files in: they lie in its `uploads/`, and its agent is told
     Upload(files::UploadArgs),
     /// Download a file of its workspace, or list a folder
@@ -241,9 +241,9 @@ pub(super) async fn task(command: TaskCommand, ctx: Ctx) -> Result<(), Failure> 
         TaskCommand::Define(args) => launch::define(args, ctx).await,
         TaskCommand::Undefine(args) => launch::undefine(args, ctx).await,
         TaskCommand::Sync => launch::sync(ctx).await,
-        TaskCommand::Block(args) => block::block(args, ctx).await,
-        TaskCommand::Blocks => block::blocks(ctx).await,
-        TaskCommand::Unblock(args) => block::unblock(args, ctx).await,
+        TaskCommand::Block(args) => blocks::block(args, ctx).await,
+        TaskCommand::Blocks => blocks::blocks(ctx).await,
+        TaskCommand::Unblock(args) => blocks::unblock(args, ctx).await,
         TaskCommand::Upload(args) => files::upload(args, ctx).await,
         TaskCommand::Files(args) => files::files(args, ctx).await,
         TaskCommand::Block(args) => blocks::block(args, ctx).await,
