@@ -71,7 +71,6 @@ pub(super) enum TaskCommand {
     Upload(files::UploadArgs),
     /// Download a file of its workspace, or list a folder
     Files(files::FilesArgs),
-    Unblock(blocks::UnblockArgs),
     /// Print the JSON Schema of a task file
     Schema,
     /// Print what agents are told of reporting
@@ -246,9 +245,6 @@ pub(super) async fn task(command: TaskCommand, ctx: Ctx) -> Result<(), Failure> 
         TaskCommand::Unblock(args) => blocks::unblock(args, ctx).await,
         TaskCommand::Upload(args) => files::upload(args, ctx).await,
         TaskCommand::Files(args) => files::files(args, ctx).await,
-        TaskCommand::Block(args) => blocks::block(args, ctx).await,
-        TaskCommand::Blocks => blocks::blocks(ctx).await,
-        TaskCommand::Unblock(args) => blocks::unblock(args, ctx).await,
         TaskCommand::Schema | TaskCommand::Protocol => Ok(()),
     }
 }
