@@ -7,6 +7,7 @@ mod task;
 use castra_proto::api::Page;
 use castra_proto::task::{Catalogue, FiringOutcome, Schedule, TaskEventKind};
 use castra_proto::{ErrorCode, Task as Shown, TaskState, Timestamp};
+use castra_testkit::tmux::Terminal;
 use castra_testkit::{DEADLINE, Daemon, Task, World, clis, each, wait_for};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -268,6 +269,18 @@ fn definitions_that_are_put_stay_and_the_command_line_has_them_all() {
         asked.code == 2 && asked.stderr.contains("Be kind") && asked.stderr.contains("--yes"),
         "{asked:#?}"
     );
+    // Whoever sits at a terminal is asked.
+    let ask = |name, answer, said: &str| {
+        let script = "\"$CASTRA\" task launch hello -d; echo \"exit $?\"";
+        let window = Terminal::run(&world, name, (24, 100), script);
+        window.until("launch it? [y/N]");
+        window.keys(&[answer, "Enter"]);
+        window.until(said);
+        let page: Page<Shown> = http.get("/api/v1/tasks?label=definition%3Dhello").expect(200);
+        page.items.len()
+    };
+    assert_eq!(ask("no", "n", "exit 1"), 0);
+    assert_eq!(ask("yes", "y", "exit 0"), 1);
     let task = world.cli(["task", "launch", "hello", "who=Bob", "-d", "--yes", "--json"]).json();
     assert_eq!(
         (&task["spec"]["instructions"], &task["labels"]["definition"]),

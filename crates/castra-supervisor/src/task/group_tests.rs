@@ -1,3 +1,5 @@
+//! What becomes of a parent by what becomes of its children.
+
 use super::*;
 use serde_json::json;
 

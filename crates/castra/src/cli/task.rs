@@ -1,6 +1,6 @@
 //! `castra task`: its verbs, and the short ones among them. What runs longer is in the modules below.
 
-mod block;
+mod blocks;
 pub(super) mod file;
 mod files;
 mod follow;
@@ -62,11 +62,11 @@ pub(super) enum TaskCommand {
     /// Read the files of definitions anew, and say what is wrong with them
     Sync,
     /// Hold tasks back: they are not begun until this is lifted
-    Block(block::BlockArgs),
+    Block(blocks::BlockArgs),
     /// List launch blocks
     Blocks,
     /// Lift launch blocks
-    Unblock(block::UnblockArgs),
+    Unblock(blocks::UnblockArgs),
     /// Hand files in: they lie in its `uploads/`, and its agent is told
     Upload(files::UploadArgs),
     /// Download a file of its workspace, or list a folder
@@ -130,7 +130,7 @@ pub(super) struct ListArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Option<String>,
     /// Only those that this means, as JSON: '{"metadata.cost": {"gt": 5}}'
-    #[arg(long, value_name = "FILTER", value_parser = block::filter)]
+    #[arg(long, value_name = "FILTER", value_parser = blocks::filter)]
     filter: Option<Value>,
     /// Only ids
     #[arg(short, long)]
@@ -143,7 +143,7 @@ pub(super) struct CancelArgs {
     #[arg(required_unless_present = "filter", value_name = "ID")]
     ids: Vec<String>,
     /// All that are not over and that this means, as JSON: '{"labels.team": "blue"}'
-    #[arg(long, value_name = "FILTER", conflicts_with = "ids", value_parser = block::filter)]
+    #[arg(long, value_name = "FILTER", conflicts_with = "ids", value_parser = blocks::filter)]
     filter: Option<Value>,
     /// With --filter: return when all of them are over, or after this long
     #[arg(long, value_name = "TIME", requires = "filter", value_parser = duration)]
@@ -240,9 +240,9 @@ pub(super) async fn task(command: TaskCommand, ctx: Ctx) -> Result<(), Failure> 
         TaskCommand::Define(args) => launch::define(args, ctx).await,
         TaskCommand::Undefine(args) => launch::undefine(args, ctx).await,
         TaskCommand::Sync => launch::sync(ctx).await,
-        TaskCommand::Block(args) => block::block(args, ctx).await,
-        TaskCommand::Blocks => block::blocks(ctx).await,
-        TaskCommand::Unblock(args) => block::unblock(args, ctx).await,
+        TaskCommand::Block(args) => blocks::block(args, ctx).await,
+        TaskCommand::Blocks => blocks::blocks(ctx).await,
+        TaskCommand::Unblock(args) => blocks::unblock(args, ctx).await,
         TaskCommand::Upload(args) => files::upload(args, ctx).await,
         TaskCommand::Files(args) => files::files(args, ctx).await,
         TaskCommand::Schema | TaskCommand::Protocol => Ok(()),
