@@ -14,7 +14,9 @@ use crate::task::held::Held;
 use castra_proto::task::{Hook, HookCall, HookPoint, Level, OnError, TaskEvent, TaskEventKind, TaskState};
 use castra_proto::{TaskId, Timestamp};
 use castra_store::HookPlace;
+use futures::FutureExt;
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -56,7 +58,7 @@ pub(crate) async fn keep(supervisor: Supervisor) {
                 () = engine.hooks.told.notified() => {}
                 () = tokio::time::sleep(wait) => {}
                 Some(done) = telling.join_next() => {
-                    // One that panicked would be busy for ever.
+                    // Only the end of the runtime is an error: a panic is caught below.
                     let Ok(done) = done else { return };
                     busy.remove(&done);
                 }
@@ -88,10 +90,14 @@ async fn look(
             let supervisor = supervisor.clone();
             telling.spawn(async move {
                 let name = (place.task, place.hook);
-                if let Err(error) = tell(&supervisor, place).await {
-                    warn!(task = %name.0, %error, "a hook could not be told; it is tried again");
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
+                let told = AssertUnwindSafe(tell(&supervisor, place)).catch_unwind().await;
+                let trouble = match told {
+                    Ok(Ok(())) => return name,
+                    Ok(Err(error)) => error.problem().detail,
+                    Err(_) => "it panicked".to_owned(),
+                };
+                warn!(task = %name.0, trouble, "a hook could not be told; it is tried again");
+                tokio::time::sleep(LOOK_AGAIN).await;
                 name
             });
         }
@@ -179,7 +185,7 @@ fn wants(hook: &Hook, event: &TaskEvent) -> bool {
             event.kind,
             TaskEventKind::Attention | TaskEventKind::Browser | TaskEventKind::ClientMessage
         ),
-        HookPoint::Upload => event.kind.as_str() == "upload",
+        HookPoint::Upload => event.kind == TaskEventKind::Upload,
         HookPoint::Before | HookPoint::Deliverable | HookPoint::CallerMessage => false,
     }
 }
@@ -269,13 +275,14 @@ mod tests {
         let queued = event("state", 0, json!({"to": "queued"}));
         let early = event("state", 0, json!({"to": "cancelled"}));
         let attention = event("attention", 1, json!({}));
-        let progress = event("progress", 1, json!({}));
-        let all = [&done, &queued, &early, &attention, &progress];
+        let upload = event("upload", 1, json!({}));
+        let all = [&done, &queued, &early, &attention, &upload];
         for (hook, expected) in [
             (json!({"on": "state"}), [true, true, true, false, false]),
             (json!({"on": "state", "states": ["done"]}), [true, false, false, false, false]),
             (json!({"on": "after"}), [true, false, false, false, false]),
             (json!({"on": "message"}), [false, false, false, true, false]),
+            (json!({"on": "upload"}), [false, false, false, false, true]),
             (json!({"on": "deliverable"}), [false; 5]),
         ] {
             let parsed: Hook = serde_json::from_value(hook.clone()).unwrap();

@@ -323,9 +323,9 @@ mod tests {
         let spec =
             |hooks: Value| TaskSpec { hooks: serde_json::from_value(hooks).unwrap(), ..TaskSpec::default() };
         let (none, caller, client) = (
-            Enabled::default(),
-            Enabled { caller_messages: true, ..Enabled::default() },
-            Enabled { client_messages: true, ..Enabled::default() },
+            Enabled { browser: true, ..Enabled::default() },
+            Enabled { browser: true, caller_messages: true, ..Enabled::default() },
+            Enabled { browser: true, client_messages: true, ..Enabled::default() },
         );
         for (hooks, callback, expected) in [
             (json!([]), false, none),
