@@ -229,6 +229,12 @@ impl Store {
         on_backend!(self, db => db.tasks(filter, after, limit).await)
     }
 
+    /// Tasks that are over, and that nobody wants to have any longer: ephemeral ones, and those whose time to live was
+    /// over at `at`; at most `limit`, the oldest first.
+    pub async fn outlived_tasks(&self, at: Timestamp, limit: u32) -> Result<Vec<TaskId>, StoreError> {
+        on_backend!(self, db => db.outlived_tasks(at, limit).await)
+    }
+
     /// All that were made for this task, in the order in which they were made.
     pub async fn child_tasks(&self, parent: TaskId) -> Result<Vec<TaskRow>, StoreError> {
         on_backend!(self, db => db.child_tasks(parent).await)

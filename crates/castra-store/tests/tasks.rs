@@ -101,6 +101,30 @@ async fn a_name_is_free_again_when_its_task_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_wants_any_longer_is_found() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let mut ids = Vec::new();
+    for (n, spec, state) in [
+        (1, r#"{"ttl_s":3}"#, TaskState::Done),
+        (2, r#"{"ttl_s":4}"#, TaskState::Failed),
+        (3, r#"{"ttl_s":3}"#, TaskState::Running),
+        (4, r#"{"ephemeral":true}"#, TaskState::Cancelled),
+        (5, "{}", TaskState::Done),
+    ] {
+        let id = TaskId::now();
+        store.commit_task(create(id, NewTask { spec: spec.into(), ..new(None, n) })).await.unwrap();
+        store.commit_task(commit(id, Some(1), state, &["over"])).await.unwrap();
+        ids.push(id);
+    }
+    // They were over in the first microsecond.
+    assert_eq!(store.outlived_tasks(Timestamp(3_000_000), 9).await.unwrap(), [ids[3]]);
+    assert_eq!(store.outlived_tasks(Timestamp(3_000_001), 9).await.unwrap(), [ids[0], ids[3]]);
+    assert_eq!(store.outlived_tasks(Timestamp(i64::MAX), 2).await.unwrap(), [ids[0], ids[1]]);
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_child_is_left_below_a_task_that_is_over() {
     let home = Home::new().await;
     let (store, parent, child) = (&home.store, TaskId::now(), TaskId::now());

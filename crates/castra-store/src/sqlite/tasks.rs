@@ -149,6 +149,19 @@ impl Sqlite {
         rows.iter().map(task).collect()
     }
 
+    pub(crate) async fn outlived_tasks(&self, at: Timestamp, limit: u32) -> Result<Vec<TaskId>, StoreError> {
+        let ids: Vec<String> = sqlx::query_scalar(concat!(
+            "SELECT id FROM tasks WHERE NOT (",
+            live!(),
+            ") AND (spec ->> '$.ephemeral' OR updated_at + (spec ->> '$.ttl_s') * 1000000 <= $1) ORDER BY no LIMIT $2"
+        ))
+        .bind(at.0)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
     pub(crate) async fn child_tasks(&self, parent: TaskId) -> Result<Vec<TaskRow>, StoreError> {
         let rows = sqlx::query("SELECT * FROM tasks WHERE parent = $1 ORDER BY no")
             .bind(parent.spelled())

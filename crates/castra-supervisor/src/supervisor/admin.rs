@@ -143,6 +143,7 @@ impl Supervisor {
                 let before = Timestamp(now().0 - KEYS_KEPT_S * 1_000_000);
                 let done = async {
                     house.prune(false).await?;
+                    house.forget_outlived().await?;
                     engine.store.forget_before(before, SERVER_EVENTS_KEPT).await?;
                     Ok::<_, Error>(())
                 };

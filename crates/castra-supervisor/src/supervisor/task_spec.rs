@@ -113,10 +113,6 @@ fn check_one(spec: &TaskSpec) -> Result<()> {
     if let Some(name) = &spec.name {
         check_name(name)?;
     }
-    let later = [("ttl_s", spec.ttl_s.is_some())];
-    if let Some((field, _)) = later.iter().find(|(_, set)| *set) {
-        return refuse(format!("this castra does not have tasks with `{field}` yet"), "leave it out");
-    }
     crate::task::inputs::check::check(spec)?;
     if spec.protocol == Protocol::Mcp && mode(spec) == Mode::Terminal {
         return refuse(

@@ -20,6 +20,8 @@ const PAGE_TASKS: usize = 100;
 const PAGE_EVENTS: usize = 1000;
 /// What the agent of a cancelled task has to come to rest by itself, in seconds.
 const GRACE_S: u64 = 5;
+/// Tasks that are removed at one look.
+const OUTLIVED: u32 = 1000;
 /// Tries at a change that others were faster with.
 pub(super) const TRIES: usize = 50;
 
@@ -263,6 +265,18 @@ impl Supervisor {
             return Err(Error::with_hint(ErrorCode::Conflict, format!("task {parent} still needs it"), hint));
         }
         self.forget_task(id).await
+    }
+
+    /// Removes tasks whose time to live is over, and ephemeral ones whose removal was cut short.
+    pub(crate) async fn forget_outlived(&self) -> Result<()> {
+        for id in self.engine.store.outlived_tasks(now(), OUTLIVED).await? {
+            match self.remove_task(id).await {
+                // A parent still needs it, or somebody has it go on.
+                Err(error) if matches!(error.problem().code, ErrorCode::Conflict | ErrorCode::NotFound) => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn forget_task(&self, id: TaskId) -> Result<()> {
