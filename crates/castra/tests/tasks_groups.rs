@@ -301,3 +301,33 @@ fn what_cannot_work_is_said_of_the_child_that_it_is_about() {
     let page: castra_proto::api::Page<Shown> = daemon.http().get("/api/v1/tasks?all=true").expect(200);
     assert_eq!(page.items, []);
 }
+
+const PLANS: &str = r#"
+[[rule]]
+when.last_user.contains = "read CLAUDE.md in this folder"
+reply.blocks = [
+    { tool_use = { name = "TaskCreate", input = { subject = "look", description = "Look around" } } },
+    { tool_use = { name = "TaskCreate", input = { subject = "leap", description = "Leap" } } },
+]
+[[rule]]
+when.tool_result = { tool = "TaskCreate" }
+reply.blocks = [{ tool_use = { name = "TaskUpdate", input = { taskId = "1", status = "completed" } } }]
+[[rule]]
+when.tool_result = { tool = "TaskUpdate" }
+reply.text = "the rest another day"
+"#;
+
+#[test]
+fn progress_may_be_what_the_agent_has_on_its_list() {
+    each(CASTRA, PLANS, |cli, _, daemon| {
+        let task = daemon.task(json!({"instructions": "x", "protocol": "none", "progress": "todos"}));
+        let shown = task.wait();
+        assert_eq!(shown.state, TaskState::Done, "{cli}: {:?}", task.log());
+        assert_eq!(
+            task.said(TaskEventKind::Progress).last().map(String::as_str),
+            Some("1 of 2 done"),
+            "{cli}"
+        );
+        assert_eq!(shown.progress.percent, Some(50), "{cli}");
+    });
+}

@@ -24,6 +24,7 @@ pub(crate) mod queue;
 pub(crate) mod reach;
 mod reply;
 pub(crate) mod state;
+pub(crate) mod todos;
 pub(crate) mod upload;
 pub(crate) mod view;
 pub(crate) mod workspace;

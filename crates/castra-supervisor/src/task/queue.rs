@@ -228,6 +228,7 @@ async fn admit(engine: &Engine, id: TaskId) -> Result<()> {
     };
     if before.is_none() {
         task.view.progress = Default::default();
+        task.view.todos = Default::default();
     }
     if !task.view.resume {
         task.view.children.clear();

@@ -12,7 +12,7 @@ const LOOKUP: Duration = Duration::from_secs(20);
 /// Why nobody goes there. Says nothing of what a private address holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unreachable {
-    #[error("{host} is no public address")]
+    #[error("{host} is not a public address")]
     Private { host: String },
     #[error("{host} cannot be looked up: {why}")]
     Unknown { host: String, why: String },

@@ -1,11 +1,14 @@
 //! A task's derived state: a pure fold over what its session says. Refuses clock and I/O.
 
+use super::group::progress_rule;
 use super::hooks::Settled;
 use super::state::{self, Cause};
+use super::todos::Todos;
 use castra_proto::session::ExitCause;
 pub(crate) use castra_proto::task::Outcome;
 use castra_proto::task::{
-    Attempt, Completion, Deliverable, Level, Order, Progress, Protocol, Reason, ReasonCode, TaskEventKind,
+    Attempt, Completion, Deliverable, Level, Order, Progress, ProgressRule, Protocol, Reason, ReasonCode,
+    TaskEventKind,
 };
 use castra_proto::{Kind, MessageId, OwnKind, RunState, TaskId, TaskSpec, TaskState, Timestamp};
 use castra_store::{NewTaskEvent, StoredEvent};
@@ -45,6 +48,8 @@ pub(crate) struct TaskView {
     pub begun: bool,
     /// Its place among those that its parent declares.
     pub sibling: Option<Sibling>,
+    /// What the agent means to do, where that is its progress.
+    pub todos: Todos,
     /// The newest version of each deliverable.
     pub deliverables: BTreeMap<String, Version>,
     /// What people have handed in, in order.
@@ -191,11 +196,15 @@ impl TaskView {
     ) -> Option<Effect> {
         self.cursor = event.seq;
         let Kind::Own(own) = &event.kind else {
-            if event.kind.as_str() != "result" {
-                return None;
+            match event.kind.as_str() {
+                "result" => {
+                    self.limited(event, events);
+                    return Some(Effect::LookForResult);
+                }
+                "assistant" if progress_rule(spec) == ProgressRule::Todos => self.planned(event, events),
+                _ => {}
             }
-            self.limited(event, events);
-            return Some(Effect::LookForResult);
+            return None;
         };
         let data: Value = serde_json::from_slice(&event.data).unwrap_or_default();
         let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
@@ -255,6 +264,16 @@ impl TaskView {
         self.fail(ReasonCode::Limit, message, result.at, events);
     }
 
+    /// What the agent has on its list.
+    fn planned(&mut self, event: &StoredEvent, events: &mut Vec<NewTaskEvent>) {
+        let assistant: Value = serde_json::from_slice(&event.data).unwrap_or_default();
+        if let (true, Some((percent, message))) = (self.todos.take(&assistant), self.todos.progress()) {
+            self.progress = Progress { percent: Some(percent), message: Some(message.clone()) };
+            let said = json!({"percent": percent, "message": message});
+            events.push(self.event(event.at, TaskEventKind::Progress, Level::Info, message, said));
+        }
+    }
+
     /// What the agent reports.
     fn said(
         &mut self,
@@ -288,7 +307,9 @@ impl TaskView {
                     return None;
                 }
                 let percent = data["percent"].as_u64().and_then(|percent| u8::try_from(percent).ok());
-                self.progress.percent = percent.or(self.progress.percent);
+                if progress_rule(spec) == ProgressRule::Own {
+                    self.progress.percent = percent.or(self.progress.percent);
+                }
                 if !message.is_empty() {
                     self.progress.message = Some(message.clone());
                 }

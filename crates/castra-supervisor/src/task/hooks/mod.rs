@@ -11,7 +11,6 @@ mod context;
 mod courier;
 mod desk;
 mod fire;
-mod guard;
 mod point;
 mod sign;
 mod spec;

@@ -1,18 +1,17 @@
 //! Hooks as they are asked for: what cannot work is refused, who may name one, and what of it is secret. Pure.
 
-use super::guard::is_public;
 use super::sign::key;
 use crate::redact::{MASK, shown_url};
 use crate::supervisor::Caller;
 use crate::task::protocol::Enabled;
+use crate::task::reach::check_literal;
 use crate::{Error, Result};
 use castra_proto::api::Scope;
 use castra_proto::task::{Hook, HookPoint, OnError, Webhook};
 use castra_proto::{ErrorCode, TaskSpec};
 use serde_json::{Value, json};
-use std::net::IpAddr;
 use std::time::Duration;
-use url::{Host, Url};
+use url::Url;
 
 /// Hooks of one task at most.
 const MAX_HOOKS: usize = 32;
@@ -131,17 +130,9 @@ fn check_webhook(name: &str, webhook: &Webhook) -> Result<()> {
             "write it as `https://host/path`",
         )
     })?;
-    let private = match url.host() {
-        Some(Host::Ipv4(ip)) => !is_public(IpAddr::V4(ip)),
-        Some(Host::Ipv6(ip)) => !is_public(IpAddr::V6(ip)),
-        Some(Host::Domain(domain)) => {
-            domain.eq_ignore_ascii_case("localhost") || domain.to_ascii_lowercase().ends_with(".localhost")
-        }
-        None => true,
-    };
-    if private && !webhook.allow_private {
+    if let (Err(why), false) = (check_literal(&url), webhook.allow_private) {
         return refuse(
-            format!("{name}: {} is not a public address", url.host_str().unwrap_or_default()),
+            format!("{name}: {why}"),
             "set `allow_private: true` (scope `admin`) if that is meant",
         );
     }

@@ -1,16 +1,16 @@
 //! A hook that is a URL: to which addresses it may go, what is sent, and what an answer means. Refuses to speak HTTP: that
 //! is the business of whoever gave the supervisor a [`Post`].
 
-use super::guard::is_public;
 use super::sign::signature;
 use super::{Answer, Said, answer, spec};
 use crate::engine::{Engine, now};
+use crate::task::reach;
 use bytes::Bytes;
 use castra_proto::task::Webhook;
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::time::Duration;
-use url::{Host, Url};
+use url::Url;
 use uuid::Uuid;
 
 /// Of an answer this much is read, bytes.
@@ -65,7 +65,7 @@ async fn try_post(engine: &Engine, webhook: &Webhook, id: Uuid, body: Bytes) -> 
         return Err("nobody here sends webhooks".into());
     };
     let url = spec::address(&webhook.url).map_err(|why| format!("the URL {why}"))?;
-    let addresses = resolve(&url, webhook.allow_private).await?;
+    let addresses = reach::addresses(&url, webhook.allow_private).await.map_err(|why| why.to_string())?;
     let request = request(&url, webhook, id, addresses, body, now().0.div_euclid(1_000_000));
     let answered = sender.post(request).await.map_err(|error| error.to_string())?;
     judge(&answered)
@@ -78,28 +78,6 @@ fn judge(answered: &Answered) -> Said {
         200..=299 => Ok(answer(&String::from_utf8_lossy(&answered.body))),
         status @ 300..=399 => Err(format!("it answered {status}; redirects are not followed")),
         status => Err(format!("it answered {status}")),
-    }
-}
-
-/// Where the name leads now. Of several addresses all must be allowed: which one is dialled is chance.
-async fn resolve(url: &Url, allow_private: bool) -> Result<Vec<SocketAddr>, String> {
-    let port = url.port_or_known_default().unwrap_or(80);
-    let found: Vec<SocketAddr> = match url.host() {
-        Some(Host::Ipv4(ip)) => vec![(ip, port).into()],
-        Some(Host::Ipv6(ip)) => vec![(ip, port).into()],
-        Some(Host::Domain(domain)) => tokio::net::lookup_host((domain, port))
-            .await
-            .map_err(|error| format!("{domain} cannot be resolved: {error}"))?
-            .collect(),
-        None => Vec::new(),
-    };
-    let host = url.host_str().unwrap_or_default();
-    if found.is_empty() {
-        return Err(format!("{host} has no address"));
-    }
-    match found.iter().find(|address| !allow_private && !is_public(address.ip())) {
-        Some(address) => Err(format!("{host} leads to {}, which is not a public address", address.ip())),
-        None => Ok(found),
     }
 }
 
@@ -208,23 +186,6 @@ mod tests {
             limit: MAX_BODY,
         };
         assert_eq!(sent, expected);
-    }
-
-    #[tokio::test]
-    async fn a_private_address_is_dialled_only_where_that_is_allowed() {
-        for (url, allowed) in [
-            ("http://127.0.0.1:9/", false),
-            ("http://localhost:9/", false),
-            ("http://[::1]/", false),
-            ("http://[::ffff:192.168.0.1]/", false),
-            ("http://169.254.169.254/latest", false),
-            ("http://8.8.8.8/", true),
-        ] {
-            let url = Url::parse(url).unwrap();
-            let found = resolve(&url, false).await;
-            assert_eq!(found.is_ok(), allowed, "{url}: {found:?}");
-            assert!(resolve(&url, true).await.is_ok(), "{url}");
-        }
     }
 
     #[test]
