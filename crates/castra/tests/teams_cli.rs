@@ -68,10 +68,15 @@ fn a_team_is_made_of_a_file_asked_and_stopped() {
         let session = team(world, &["session", "a", "--key", "k", "--team", "duo"]).ok();
         let shown = world.cli(["show", session.trim(), "--json"]).json();
         assert_eq!(shown["spec"]["labels"], json!({"agent": "a", "key": "k", "team": "duo"}), "{cli}");
-        let status = team(world, &["status"]).ok();
-        let rows: Vec<Vec<&str>> = status.lines().map(|line| line.split_whitespace().collect()).collect();
-        let of_a: Vec<_> = rows.iter().filter(|row| row[0] == "a").map(|row| (row[1], row[2])).collect();
-        assert_eq!(of_a, [("-", "idle"), ("k", "idle")], "{cli}: {status}");
+        // An answer is there before claude says that it is idle.
+        let mut status = String::new();
+        let idle = || {
+            status = team(world, &["status"]).ok();
+            let rows: Vec<Vec<&str>> = status.lines().map(|line| line.split_whitespace().collect()).collect();
+            let of_a: Vec<_> = rows.iter().filter(|row| row[0] == "a").map(|row| (row[1], row[2])).collect();
+            of_a == [("-", "idle"), ("k", "idle")]
+        };
+        wait_until("both conversations to be idle", idle, DEADLINE);
         assert!(status.contains("heard: from a pipe"), "{cli}: {status}");
         let pid = |output: &Value| output["pid"].as_i64().map(|pid| i32::try_from(pid).unwrap());
         let claude = castra_testkit::proc::process(pid(&shown).expect("a process")).expect("it runs");
