@@ -45,6 +45,7 @@ fn the_verbs_of_the_design_are_there_and_described() {
         "info",
         "sessions",
         "task",
+        "hook",
         "team",
         "schedule",
         "token",
