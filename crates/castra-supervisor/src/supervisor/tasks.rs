@@ -270,6 +270,10 @@ impl Supervisor {
     /// Removes tasks whose time to live is over, and ephemeral ones whose removal was cut short.
     pub(crate) async fn forget_outlived(&self) -> Result<()> {
         for id in self.engine.store.outlived_tasks(now(), OUTLIVED).await? {
+            // Whoever is still to be told of it is told.
+            if self.engine.store.hooks_open(id).await? {
+                continue;
+            }
             match self.remove_task(id).await {
                 // A parent still needs it, or somebody has it go on.
                 Err(error) if matches!(error.problem().code, ErrorCode::Conflict | ErrorCode::NotFound) => {}

@@ -116,7 +116,7 @@ fn tasks_over_http() {
     for query in ["", "?state=failed", "?all&label=kind%3Dc"] {
         assert_eq!(listed(query), Vec::<String>::new(), "{query}");
     }
-    for query in ["?state=over", "?label=kind", "?cursor=x", "?parent=x"] {
+    for query in ["?state=over", "?label=kind", "?cursor=x", "?colour=x"] {
         let code = http.get(&format!("/api/v1/tasks{query}")).problem().code;
         assert!(matches!(code, ErrorCode::InvalidRequest | ErrorCode::UnknownField), "{query}: {code}");
     }
