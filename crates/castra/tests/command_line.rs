@@ -46,7 +46,7 @@ fn exit_codes_and_where_words_go() {
         (&["completions", "zsh"], 0, true),
         (&["config"], 0, true),
         (&[], 2, false),
-        (&["team", "list"], 2, false),
+        (&["host", "list"], 2, false),
         (&["ps", "--no-daemon-start"], 1, false),
         (&["run", "--label", "x", "hello"], 2, false),
         (&["--config", "missing.toml", "ps"], 2, false),
