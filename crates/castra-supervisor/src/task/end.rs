@@ -78,6 +78,7 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
             }
         }
     }
+    children::are_over(driver, task).await?;
     let Some(outcome) = hooks::after(driver, task, outcome).await? else { return Ok(()) };
     if outcome.state == TaskState::Failed
         && let Some(session) = task.session()
@@ -85,7 +86,6 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
     {
         tail = last_lines(driver, session).await?;
     }
-    children::are_over(driver, task).await?;
     let at = now();
     task.view.result = outcome.result;
     task.view.reason = outcome.reason.map(|reason| Reason { tail, ..reason });
