@@ -1,5 +1,5 @@
-//! Contents that outlive the folder they were found in: files below `blobs/`, sealed, named by their SHA-256. Refuses to
-//! know whose they are.
+//! Contents that outlive the folder they were found in: files below `blobs/`, sealed, each for one owner, who removes it
+//! without asking who else has such a content. Refuses to know what an owner is.
 
 use crate::error::StoreError;
 use crate::key::{Key, sync_folder_of};
@@ -20,19 +20,12 @@ impl Blobs {
         Self { folder: home.join("blobs") }
     }
 
-    fn path(&self, sha256: &str) -> PathBuf {
-        self.folder.join(sha256)
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
-    /// On disk when this returns; the same content again costs nothing. Its SHA-256.
-    pub(crate) fn put(&self, key: &Key, bytes: &Bytes) -> Result<String, StoreError> {
-        let sha256 = hex(&Sha256::digest(bytes));
-        self.write(key, &sha256, bytes)?;
-        Ok(sha256)
-    }
-
-    /// The same for one owner alone, who removes it without asking who else has such a content.
-    pub(crate) fn put_of(&self, key: &Key, owner: &str, bytes: &Bytes) -> Result<String, StoreError> {
+    /// On disk when this returns; the same content of the same owner again costs nothing. Its SHA-256.
+    pub(crate) fn put(&self, key: &Key, owner: &str, bytes: &Bytes) -> Result<String, StoreError> {
         let sha256 = hex(&Sha256::digest(bytes));
         self.write(key, &name_of(owner, &sha256), bytes)?;
         Ok(sha256)
@@ -66,24 +59,22 @@ impl Blobs {
     }
 
     /// None: there is none.
-    pub(crate) fn get(&self, key: &Key, sha256: &str) -> Result<Option<Bytes>, StoreError> {
-        if !is_name(sha256) {
-            return Ok(None);
-        }
-        let path = self.path(sha256);
+    pub(crate) fn get(&self, key: &Key, owner: &str, sha256: &str) -> Result<Option<Bytes>, StoreError> {
+        let name = name_of(owner, sha256);
+        let path = self.path(&name);
         let sealed = match fs::read(&path) {
             Ok(sealed) => sealed,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StoreError::Io { path, source }),
         };
-        match key.open_blob(sha256, &sealed) {
+        match key.open_blob(&name, &sealed) {
             Some(bytes) => Ok(Some(bytes.into())),
             None => Err(StoreError::BlobDamaged { path }),
         }
     }
 
-    pub(crate) fn remove(&self, sha256: &str) -> Result<(), StoreError> {
-        let path = self.path(sha256);
+    pub(crate) fn remove(&self, owner: &str, sha256: &str) -> Result<(), StoreError> {
+        let path = self.path(&name_of(owner, sha256));
         match fs::remove_file(&path) {
             Err(source) if source.kind() != ErrorKind::NotFound => Err(StoreError::Io { path, source }),
             _ => Ok(()),
@@ -91,14 +82,9 @@ impl Blobs {
     }
 }
 
-/// The name of a content that belongs to one owner.
-pub(crate) fn name_of(owner: &str, sha256: &str) -> String {
+/// Of the file: neither of them may say where it lies.
+fn name_of(owner: &str, sha256: &str) -> String {
     hex(&Sha256::digest(format!("{owner} {sha256}")))
-}
-
-/// A SHA-256 in hexadecimal: nothing else is the name of a file there.
-fn is_name(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -113,42 +99,41 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_put_is_sealed_and_comes_back() {
+    fn blobs() -> (tempfile::TempDir, Key, Blobs) {
         let home = tempfile::tempdir().unwrap();
         let key = Key::open(&home.path().join("key"), None).unwrap();
         let blobs = Blobs::new(home.path());
+        (home, key, blobs)
+    }
+
+    #[test]
+    fn what_is_put_is_sealed_and_comes_back() {
+        let (_home, key, blobs) = blobs();
         let bytes = Bytes::from_static(b"a deliverable\xff");
-        let name = blobs.put(&key, &bytes).unwrap();
-        assert_eq!(blobs.put(&key, &bytes).unwrap(), name);
-        assert_eq!(blobs.get(&key, &name).unwrap(), Some(bytes));
-        let file = blobs.path(&name);
+        let sha256 = blobs.put(&key, "o", &bytes).unwrap();
+        assert_eq!(blobs.put(&key, "o", &bytes).unwrap(), sha256);
+        assert_eq!(blobs.get(&key, "o", &sha256).unwrap(), Some(bytes));
+        let file = blobs.path(&name_of("o", &sha256));
         let sealed = fs::read(&file).unwrap();
         assert!(!sealed.windows(13).any(|part| part == b"a deliverable"));
         let mut bent = sealed.clone();
         bent[40] ^= 1;
         fs::write(&file, bent).unwrap();
-        assert!(matches!(blobs.get(&key, &name), Err(StoreError::BlobDamaged { .. })));
-        blobs.remove(&name).unwrap();
-        blobs.remove(&name).unwrap();
-        assert_eq!(blobs.get(&key, &name).unwrap(), None);
-        assert_eq!(blobs.get(&key, "../key").unwrap(), None);
+        assert!(matches!(blobs.get(&key, "o", &sha256), Err(StoreError::BlobDamaged { .. })));
+        blobs.remove("o", &sha256).unwrap();
+        blobs.remove("o", &sha256).unwrap();
+        assert_eq!(blobs.get(&key, "o", &sha256).unwrap(), None);
+        assert_eq!(blobs.get(&key, "o", "../key").unwrap(), None);
     }
 
     #[test]
-    fn what_belongs_to_one_owner_is_removed_without_harm_to_another() {
-        let home = tempfile::tempdir().unwrap();
-        let key = Key::open(&home.path().join("key"), None).unwrap();
-        let blobs = Blobs::new(home.path());
+    fn what_one_owner_removes_another_still_has() {
+        let (_home, key, blobs) = blobs();
         let bytes = Bytes::from_static(b"the same");
-        let sha256 = blobs.put(&key, &bytes).unwrap();
-        for owner in ["one", "two"] {
-            assert_eq!(blobs.put_of(&key, owner, &bytes).unwrap(), sha256);
-        }
-        blobs.remove(&name_of("one", &sha256)).unwrap();
-        assert_eq!(blobs.get(&key, &name_of("one", &sha256)).unwrap(), None);
-        for name in [&name_of("two", &sha256), &sha256] {
-            assert_eq!(blobs.get(&key, name).unwrap(), Some(bytes.clone()));
-        }
+        let sha256 = blobs.put(&key, "one", &bytes).unwrap();
+        assert_eq!(blobs.put(&key, "two", &bytes).unwrap(), sha256);
+        blobs.remove("one", &sha256).unwrap();
+        assert_eq!(blobs.get(&key, "one", &sha256).unwrap(), None);
+        assert_eq!(blobs.get(&key, "two", &sha256).unwrap(), Some(bytes));
     }
 }

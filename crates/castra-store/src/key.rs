@@ -103,12 +103,12 @@ impl Key {
         self.open_sealed(&named(place, name), sealed).ok_or_else(damaged)
     }
 
-    pub(crate) fn seal_blob(&self, sha256: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-        self.seal(&blob(sha256), plain)
+    pub(crate) fn seal_blob(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.seal(&blob(name), plain)
     }
 
-    pub(crate) fn open_blob(&self, sha256: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        self.open_sealed(&blob(sha256), sealed)
+    pub(crate) fn open_blob(&self, name: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.open_sealed(&blob(name), sealed)
     }
 
     /// `place` is authenticated, so that a value moved to another row or column does not open.
@@ -145,8 +145,8 @@ fn named(place: &str, name: &str) -> Vec<u8> {
     [place.as_bytes(), name.as_bytes()].concat()
 }
 
-fn blob(sha256: &str) -> Vec<u8> {
-    [&b"blobs"[..], sha256.as_bytes()].concat()
+fn blob(name: &str) -> Vec<u8> {
+    [&b"blobs"[..], name.as_bytes()].concat()
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {

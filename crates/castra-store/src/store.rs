@@ -1,6 +1,5 @@
 //! The one handle to the store, over whichever backend. Refuses SQL: each backend has its own.
 
-use crate::blob::name_of;
 use crate::commit::{Commit, Committed, NewToken, Observer};
 use crate::error::{CommitError, StoreError, TaskError, TeamError};
 use crate::rows::{
@@ -260,32 +259,19 @@ impl Store {
         on_backend!(self, db => db.deliverables(task).await)
     }
 
-    /// Keeps a content, sealed, below `blobs/`; on disk when this returns. Its SHA-256, in hexadecimal.
-    pub async fn put_blob(&self, bytes: Bytes) -> Result<String, StoreError> {
-        on_backend!(self, db => db.put_blob(bytes).await)
+    /// Keeps a content for this owner, sealed, below `blobs/`; on disk when this returns. Its SHA-256, in hexadecimal.
+    pub async fn put_blob(&self, owner: String, bytes: Bytes) -> Result<String, StoreError> {
+        on_backend!(self, db => db.put_blob(owner, bytes).await)
     }
 
-    /// A content that was kept.
-    pub async fn blob(&self, sha256: &str) -> Result<Option<Bytes>, StoreError> {
-        on_backend!(self, db => db.blob(sha256).await)
+    /// A content that was kept for this owner.
+    pub async fn blob(&self, owner: String, sha256: &str) -> Result<Option<Bytes>, StoreError> {
+        on_backend!(self, db => db.blob(owner, sha256.to_owned()).await)
     }
 
-    /// Keeps a content for one owner, whatever others have. Its SHA-256, in hexadecimal.
-    pub async fn put_blob_of(&self, owner: String, bytes: Bytes) -> Result<String, StoreError> {
-        on_backend!(self, db => db.put_blob_of(owner, bytes).await)
-    }
-
-    pub async fn blob_of(&self, owner: &str, sha256: &str) -> Result<Option<Bytes>, StoreError> {
-        self.blob(&name_of(owner, sha256)).await
-    }
-
-    pub fn remove_blob_of(&self, owner: &str, sha256: &str) -> Result<(), StoreError> {
-        self.remove_blob(&name_of(owner, sha256))
-    }
-
-    /// Forgets a content that nobody has any more.
-    pub fn remove_blob(&self, sha256: &str) -> Result<(), StoreError> {
-        on_backend!(self, db => db.remove_blob(sha256))
+    /// Nobody needs it any more.
+    pub fn remove_blob(&self, owner: &str, sha256: &str) -> Result<(), StoreError> {
+        on_backend!(self, db => db.remove_blob(owner, sha256))
     }
 
     /// Hooks that have not been told of all events of their task, those to be tried first in front.
@@ -303,13 +289,9 @@ impl Store {
         on_backend!(self, db => db.place_hook(place).await)
     }
 
-    /// Removes a task with its events and deliverables. Returns the SHA-256 of contents that no other task has, and the
-    /// newest entry of the server-wide sequence.
-    pub async fn remove_task(
-        &self,
-        task: TaskId,
-        at: Timestamp,
-    ) -> Result<(Vec<String>, Option<u64>), StoreError> {
+    /// Removes a task with its events and the list of its deliverables; their contents are the caller's to remove. The
+    /// newest entry of the server-wide sequence, if there was such a task.
+    pub async fn remove_task(&self, task: TaskId, at: Timestamp) -> Result<Option<u64>, StoreError> {
         on_backend!(self, db => db.remove_task(task, at).await)
     }
 

@@ -3,7 +3,6 @@
 
 mod support;
 
-use bytes::Bytes;
 use castra_proto::task::{Deliverable, Level, TaskEventKind, TaskState};
 use castra_proto::{TaskId, Timestamp};
 use castra_store::*;
@@ -172,16 +171,14 @@ async fn whoever_was_overtaken_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn contents_go_with_the_last_task_that_has_them() {
+async fn a_task_goes_with_its_events_and_what_it_has_handed_over() {
     let home = Home::new().await;
     let store = &home.store;
-    let bytes = Bytes::from_static(b"one\0two");
-    let sha256 = store.put_blob(bytes.clone()).await.unwrap();
     let handed = |version| Deliverable {
         path: "a.bin".into(),
         version,
         size: 7,
-        sha256: sha256.clone(),
+        sha256: "0".repeat(64),
         media_type: "application/octet-stream".into(),
         at: Timestamp(3),
         attempt: 1,
@@ -193,13 +190,12 @@ async fn contents_go_with_the_last_task_that_has_them() {
             TaskCommit { deliverables: vec![handed(1)], ..commit(id, Some(1), TaskState::Done, &["x"]) };
         store.commit_task(handed_over).await.unwrap();
     }
-    assert_eq!(store.deliverables(ids[0]).await.unwrap(), [handed(1)]);
-    assert_eq!(store.remove_task(ids[0], Timestamp(9)).await.unwrap(), (Vec::<String>::new(), Some(1)));
-    assert_eq!(store.blob(&sha256).await.unwrap(), Some(bytes));
-    assert_eq!(store.remove_task(ids[1], Timestamp(9)).await.unwrap(), (vec![sha256.clone()], Some(2)));
-    store.remove_blob(&sha256).unwrap();
-    assert_eq!(store.blob(&sha256).await.unwrap(), None);
-    assert_eq!(store.task(ids[1]).await.unwrap(), None);
+    assert_eq!(store.remove_task(ids[0], Timestamp(9)).await.unwrap(), Some(1));
+    assert_eq!(store.remove_task(ids[0], Timestamp(9)).await.unwrap(), None);
+    assert_eq!(store.task(ids[0]).await.unwrap(), None);
+    assert_eq!(store.task_events(ids[0], 0, 9).await.unwrap(), []);
+    assert_eq!(store.deliverables(ids[0]).await.unwrap(), []);
+    assert_eq!(store.deliverables(ids[1]).await.unwrap(), [handed(1)]);
     home.finish().await;
 }
 

@@ -51,9 +51,10 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// A task's commit is on disk: whoever waits for it, or for the server-wide sequence, is woken.
-    pub(crate) fn task_committed(&self, task: TaskId, server_head: Option<u64>) {
-        self.tasks.committed(task);
+    /// A task's commit is on disk: whoever waits for it, or for the server-wide sequence, is woken. `shifted`: it is in
+    /// another state now, which others in the queue may wait for.
+    pub(crate) fn task_committed(&self, task: TaskId, shifted: bool, server_head: Option<u64>) {
+        self.tasks.committed(task, shifted);
         if let Some(seq) = server_head {
             self.hubs.announced(seq);
         }

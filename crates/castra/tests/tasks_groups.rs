@@ -118,14 +118,23 @@ fn a_parallel_group_keeps_its_limit_and_names_wait_for_names() {
 /// Optio's scenario 19, and what it leaves open: who ends with whom.
 #[test]
 fn scenario_19_a_failure_goes_up_and_the_others_are_cancelled() {
-    each(CASTRA, SCRIPT, |cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let bystander = daemon.task(instructed("sleep 300"));
         let stubborn = "trap '' INT TERM; echo 'STATUS: stays' >> optio.log; sleep 300";
-        let task = daemon.task(group(
+        let mut spec = group(
             "parallel",
             &[child("stays", stubborn), child("fails", "sleep 4; echo 'ERROR: no coffee' >> optio.log")],
-        ));
+        );
+        let told = world.root().join("told");
+        spec["hooks"] =
+            json!([{"on": "after", "command": ["sh", "-c", format!("cat > {}", told.display())]}]);
+        let task = daemon.task(spec);
         let shown = task.wait();
+        // What runs after it runs after all below it.
+        let told: Value = serde_json::from_slice(&std::fs::read(&told).unwrap()).unwrap();
+        let seen: Vec<_> =
+            told["task"]["children"].as_array().unwrap().iter().map(|one| &one["state"]).collect();
+        assert_eq!(seen, ["cancelled", "failed"], "{cli}");
         assert_eq!(states(&shown), [("stays", TaskState::Cancelled), ("fails", TaskState::Failed)], "{cli}");
         let reason = shown.reason.clone().expect("a reason");
         assert_eq!(

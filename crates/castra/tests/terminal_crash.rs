@@ -105,7 +105,7 @@ fn killed_at_random_while_the_terminal_is_written() {
                     }
                 });
                 assert_eq!(driver.deaths, KILLS, "{cli}");
-                assert_eq!(outcome, expected, "{cli}");
+                similar_asserts::assert_eq!(outcome, expected, "{cli}");
             });
         }
     });

@@ -198,34 +198,24 @@ impl Sqlite {
         rows.iter().map(deliverable).collect()
     }
 
-    /// Kept for whoever has its SHA-256.
-    pub(crate) async fn put_blob(&self, bytes: Bytes) -> Result<String, StoreError> {
+    pub(crate) async fn put_blob(&self, owner: String, bytes: Bytes) -> Result<String, StoreError> {
         let (key, blobs) = (Arc::clone(&self.key), Arc::clone(&self.blobs));
-        tokio::task::spawn_blocking(move || blobs.put(&key, &bytes)).await.map_err(|_| StoreError::Closed)?
-    }
-
-    pub(crate) async fn blob(&self, sha256: &str) -> Result<Option<Bytes>, StoreError> {
-        let (key, blobs, sha256) = (Arc::clone(&self.key), Arc::clone(&self.blobs), sha256.to_owned());
-        tokio::task::spawn_blocking(move || blobs.get(&key, &sha256)).await.map_err(|_| StoreError::Closed)?
-    }
-
-    /// Kept for this owner.
-    pub(crate) async fn put_blob_of(&self, owner: String, bytes: Bytes) -> Result<String, StoreError> {
-        let (key, blobs) = (Arc::clone(&self.key), Arc::clone(&self.blobs));
-        let put = move || blobs.put_of(&key, &owner, &bytes);
+        let put = move || blobs.put(&key, &owner, &bytes);
         tokio::task::spawn_blocking(put).await.map_err(|_| StoreError::Closed)?
     }
 
-    pub(crate) fn remove_blob(&self, sha256: &str) -> Result<(), StoreError> {
-        self.blobs.remove(sha256)
+    pub(crate) async fn blob(&self, owner: String, sha256: String) -> Result<Option<Bytes>, StoreError> {
+        let (key, blobs) = (Arc::clone(&self.key), Arc::clone(&self.blobs));
+        let get = move || blobs.get(&key, &owner, &sha256);
+        tokio::task::spawn_blocking(get).await.map_err(|_| StoreError::Closed)?
     }
 
-    /// The contents that nobody else's deliverable is, whose files may go; and the server-wide sequence's newest entry.
-    pub(crate) async fn remove_task(
-        &self,
-        id: TaskId,
-        at: Timestamp,
-    ) -> Result<(Vec<String>, Option<u64>), StoreError> {
+    pub(crate) fn remove_blob(&self, owner: &str, sha256: &str) -> Result<(), StoreError> {
+        self.blobs.remove(owner, sha256)
+    }
+
+    /// The newest entry of the server-wide sequence, if there was such a task.
+    pub(crate) async fn remove_task(&self, id: TaskId, at: Timestamp) -> Result<Option<u64>, StoreError> {
         self.writer
             .job(move |writer: &mut Writer| {
                 Box::pin(async move {
@@ -234,14 +224,7 @@ impl Sqlite {
                         .bind(id.spelled())
                         .fetch_optional(&mut *tx)
                         .await?;
-                    let Some(no) = no else { return Ok((Vec::new(), None)) };
-                    let orphans: Vec<String> = sqlx::query_scalar(
-                        "SELECT DISTINCT sha256 FROM deliverables d WHERE task_no = $1 AND NOT EXISTS
-                         (SELECT 1 FROM deliverables o WHERE o.sha256 = d.sha256 AND o.task_no <> $1)",
-                    )
-                    .bind(no)
-                    .fetch_all(&mut *tx)
-                    .await?;
+                    let Some(no) = no else { return Ok(None) };
                     for sql in [
                         "DELETE FROM hook_places WHERE task_no = $1",
                         "DELETE FROM deliverables WHERE task_no = $1",
@@ -253,7 +236,7 @@ impl Sqlite {
                     let removed = [NewServerEvent { kind: "task_removed".into(), data: Value::Null }];
                     let head = task_commit::announce(&mut tx, id, at, &removed).await?;
                     tx.commit().await?;
-                    Ok((orphans, head))
+                    Ok(head)
                 })
             })
             .await

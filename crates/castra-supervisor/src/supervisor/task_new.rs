@@ -130,7 +130,7 @@ impl Supervisor {
         };
         let done = self.engine.store.commit_task(commit).await?;
         crate::failpoint::failpoint!("task.created");
-        self.engine.task_committed(born.id, done.server_head);
+        self.engine.task_committed(born.id, true, done.server_head);
         self.engine.hooks.committed(born.id, 0);
         Ok(())
     }

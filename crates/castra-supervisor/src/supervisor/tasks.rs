@@ -2,10 +2,10 @@
 
 use super::{Caller, Supervisor};
 use crate::engine::now;
-use crate::task::end_again;
 use crate::task::held::{Held, parse};
 use crate::task::state::Cause;
 use crate::task::view::{Cancel, TaskView};
+use crate::task::{end_again, handover, upload};
 use crate::{Error, Result};
 use bytes::Bytes;
 use castra_proto::api::Page;
@@ -295,14 +295,16 @@ impl Supervisor {
                 _ => {}
             }
         }
-        let (contents, server_head) = self.engine.store.remove_task(id, now()).await?;
-        for content in contents {
-            self.engine.store.remove_blob(&content)?;
+        // Contents first: whoever is cut short here is asked again.
+        let store = &self.engine.store;
+        for one in store.deliverables(id).await? {
+            store.remove_blob(&handover::owner(id), &one.sha256)?;
         }
-        for upload in &view.uploads {
-            self.engine.store.remove_blob_of(&crate::task::upload::owner(upload.blob), &upload.sha256)?;
+        for one in &view.uploads {
+            store.remove_blob(&upload::owner(one.blob), &one.sha256)?;
         }
-        self.engine.task_committed(id, server_head);
+        let server_head = store.remove_task(id, now()).await?;
+        self.engine.task_committed(id, true, server_head);
         Ok(())
     }
 
@@ -328,7 +330,7 @@ impl Supervisor {
                 "`castra task show ID` lists what it has",
             ));
         };
-        match self.engine.store.blob(&found.sha256).await? {
+        match self.engine.store.blob(handover::owner(id), &found.sha256).await? {
             Some(bytes) => Ok((found.clone(), bytes)),
             None => Err(Error::new(
                 ErrorCode::Internal,

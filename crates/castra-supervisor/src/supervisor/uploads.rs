@@ -80,7 +80,7 @@ impl Supervisor {
         let taken = self.take(&request).await;
         if !matches!(taken, Ok((_, true))) {
             // Kept for nothing, if it was kept.
-            engine.store.remove_blob_of(&upload::owner(request.blob), &request.sha256)?;
+            engine.store.remove_blob(&upload::owner(request.blob), &request.sha256)?;
         }
         Ok(taken?.0)
     }
@@ -129,7 +129,7 @@ impl Supervisor {
                 crate::failpoint::failpoint!("upload.placed");
             }
             if !kept {
-                engine.store.put_blob_of(upload::owner(blob), content.clone()).await?;
+                engine.store.put_blob(upload::owner(blob), content.clone()).await?;
                 kept = true;
             }
             crate::failpoint::failpoint!("upload.kept");

@@ -73,7 +73,7 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
         let workspace = task.workspace(session);
         for path in handover::left(engine, &workspace).await? {
             // What cannot be taken was not promised either.
-            if let Ok(taken) = handover::take(engine, &workspace, &path).await? {
+            if let Ok(taken) = handover::take(engine, task.id, &workspace, &path).await? {
                 hand_over(task, taken);
             }
         }

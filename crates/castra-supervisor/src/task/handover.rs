@@ -6,6 +6,7 @@ use crate::Result;
 use crate::engine::Engine;
 use crate::host::HostError;
 use bytes::Bytes;
+use castra_proto::TaskId;
 use castra_proto::shim::relay::{EntryKind, RelayError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -46,19 +47,25 @@ impl Seen {
 /// Takes what lies at a path below `deliverables/`. The inner error is the agent's to hear.
 pub(crate) async fn take(
     engine: &Engine,
+    task: TaskId,
     workspace: &Workspace,
     path: &str,
 ) -> Result<Result<Taken, Rejection>> {
     Ok(match see(engine, workspace, path).await? {
-        Ok(seen) => Ok(keep(engine, seen).await?),
+        Ok(seen) => Ok(keep(engine, task, seen).await?),
         Err(why) => Err(why),
     })
 }
 
+/// Whoever keeps what a task has handed over.
+pub(crate) fn owner(task: TaskId) -> String {
+    format!("task {task}")
+}
+
 /// Keeps what was seen.
-pub(crate) async fn keep(engine: &Engine, seen: Seen) -> Result<Taken> {
+pub(crate) async fn keep(engine: &Engine, task: TaskId, seen: Seen) -> Result<Taken> {
     let (media_type, size) = (seen.media_type(), seen.bytes.len() as u64);
-    let sha256 = engine.store.put_blob(seen.bytes).await?;
+    let sha256 = engine.store.put_blob(owner(task), seen.bytes).await?;
     Ok(Taken { path: seen.path, size, sha256, media_type })
 }
 

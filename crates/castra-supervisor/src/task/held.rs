@@ -68,6 +68,7 @@ impl Held {
     /// On disk when this returns; then whoever waits for it is woken. `conflict`: somebody else was faster, and
     /// nothing was changed.
     pub(crate) async fn commit(&mut self, engine: &Engine) -> Result<()> {
+        let shifted = self.events.iter().any(|event| event.kind == TaskEventKind::State);
         let commit = TaskCommit {
             task: self.id,
             at: now(),
@@ -85,7 +86,7 @@ impl Held {
         let done = engine.store.commit_task(commit).await?;
         self.head = done.head;
         crate::failpoint::failpoint!("task.committed");
-        engine.task_committed(self.id, done.server_head);
+        engine.task_committed(self.id, shifted, done.server_head);
         engine.hooks.committed(self.id, before);
         Ok(())
     }

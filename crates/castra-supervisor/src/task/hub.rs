@@ -19,13 +19,15 @@ pub(crate) struct TaskHub {
 }
 
 impl TaskHub {
-    /// A commit is on disk: whoever drives the task looks at it again.
-    pub(crate) fn committed(&self, id: TaskId) {
+    /// A commit is on disk: whoever drives the task looks at it again; the queue does where a state is another.
+    pub(crate) fn committed(&self, id: TaskId, shifted: bool) {
         if let Some(driver) = self.lock().get(&id) {
             driver.notify_one();
         }
         self.changed.send_modify(|count| *count += 1);
-        self.queue.notify_one();
+        if shifted {
+            self.queue.notify_one();
+        }
     }
 
     /// What definitions and schedules say, beside what the configuration does; of two the smaller number holds.

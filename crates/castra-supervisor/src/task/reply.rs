@@ -31,7 +31,7 @@ impl Driver {
         let taken = match (refused, &settled, workspace.below_deliverables(said, &work)) {
             (Some(why), _, _) => Err(why),
             (None, Some(settled), _) => Ok(settled.taken.clone()),
-            (None, None, Some(path)) => handover::take(engine, &workspace, &path).await?.map(Some),
+            (None, None, Some(path)) => handover::take(engine, task.id, &workspace, &path).await?.map(Some),
             (None, None, None) => Err(Rejection::Outside),
         };
         let wanted = settled.as_ref().and_then(|settled| settled.text.as_deref());

@@ -141,7 +141,7 @@ pub(super) async fn hand_in(driver: &Driver, task: &mut Held, session: SessionId
 }
 
 async fn kept(engine: &Engine, upload: &Upload) -> Result<Bytes> {
-    engine.store.blob_of(&owner(upload.blob), &upload.sha256).await?.ok_or_else(|| {
+    engine.store.blob(owner(upload.blob), &upload.sha256).await?.ok_or_else(|| {
         let detail = format!("the content of {:?} is missing from CASTRA_HOME/blobs", upload.name);
         Error::new(ErrorCode::Internal, detail)
     })

@@ -335,7 +335,7 @@ impl Story {
                 let expected = peace.join().expect("the undisturbed story");
                 for (place, outcome) in places.iter().zip(told) {
                     let outcome = outcome.join().unwrap_or_else(|_| panic!("{cli}, {place}"));
-                    assert_eq!(outcome, expected, "{cli}, {place}");
+                    similar_asserts::assert_eq!(outcome, expected, "{cli}, {place}");
                     println!("{cli}: survived {place}");
                 }
             });

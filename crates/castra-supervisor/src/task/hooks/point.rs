@@ -107,7 +107,7 @@ pub(crate) async fn due(driver: &Driver, task: &mut Held, event: &StoredEvent) -
     let (mut settled, lines) = answered?;
     crate::failpoint::failpoint!("task.hooked");
     if let Some(seen) = seen.filter(|_| settled.text.is_none() && !settled.trouble) {
-        settled.taken = Some(handover::keep(engine, seen).await?);
+        settled.taken = Some(handover::keep(engine, task.id, seen).await?);
     }
     write_down(engine, task, on, settled, lines).await?;
     Ok(Due::Anew)
