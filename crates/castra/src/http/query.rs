@@ -8,6 +8,11 @@ use castra_proto::ErrorCode;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use std::str::FromStr;
+use std::time::Duration;
+use utoipa::IntoParams;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 
 /// The query string. Unknown names have been refused by the gate.
 pub(super) struct Query<T>(pub(super) T);
@@ -34,6 +39,40 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
         "false" | "0" => Ok(false),
         other => Err(D::Error::custom(format_args!("`{}` is neither true nor false", other.escape_debug()))),
     }
+}
+
+/// How many items a page has where `?limit=` is not given.
+pub(super) const fn items<const N: usize>() -> usize {
+    N
+}
+
+/// The longest `?wait`, in seconds: longer than any proxy keeps a silent connection.
+pub(super) const LONGEST_WAIT: u64 = 3600;
+
+/// Of `?wait=`. `again` says how to ask for the same once more.
+pub(super) fn wait(seconds: Option<u64>, again: &str) -> Result<Option<Duration>, Refusal> {
+    if seconds.is_some_and(|seconds| seconds > LONGEST_WAIT) {
+        let detail = format!("wait can be {LONGEST_WAIT} seconds at most");
+        return Err(Refusal::new(ErrorCode::InvalidRequest, detail).hint(again));
+    }
+    Ok(seconds.map(Duration::from_secs))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WaitQuery {
+    /// Seconds to wait for the answer, up to 3600.
+    #[param(maximum = 3600)]
+    pub(super) wait: Option<u64>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RemoveQuery {
+    /// Stop it first, if it is not over.
+    #[serde(default, deserialize_with = "flag")]
+    #[param(default = false)]
+    pub(super) force: bool,
 }
 
 /// `NAME=VALUE` of `?label=`.
@@ -87,6 +126,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
                 "Idempotency-Key must be 1 to 255 visible ASCII characters, once",
             )),
         }
+    }
+}
+
+impl IntoParams for Key {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = SchemaType::from_iter([Type::String, Type::Null]);
+        let key = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some("1 to 255 ASCII characters of the caller's choice"))
+            .schema(Some(ObjectBuilder::new().schema_type(text)));
+        vec![key.build()]
     }
 }
 
@@ -164,6 +216,14 @@ mod tests {
         for (accept, expected) in table {
             assert_eq!(wants_stream(&headers(&[("accept", accept)])), expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn a_wait_has_an_end() {
+        let read = |seconds| wait(seconds, "again").map_err(|refusal| refusal.problem().code);
+        assert_eq!(read(None), Ok(None));
+        assert_eq!(read(Some(3600)), Ok(Some(Duration::from_secs(3600))));
+        assert_eq!(read(Some(3601)), Err(ErrorCode::InvalidRequest));
     }
 
     #[test]

@@ -80,7 +80,7 @@ async fn remove(State(api): State<Api>, names: Names) -> Answer<StatusCode> {
 ///
 /// Values are checked before anything is made. What the task may do is decided by the caller's scope.
 #[utoipa::path(post, path = "/definitions/{name}/launch", tag = "definitions", security(("token" = ["drive"])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+    params(Key),
     request_body = Option<Launch>, responses((status = 201, description = "The task", body = Task)))]
 async fn launch(
     State(api): State<Api>,

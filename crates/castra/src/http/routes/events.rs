@@ -2,7 +2,7 @@
 
 use crate::http::api::{Api, Target};
 use crate::http::auth::Grant;
-use crate::http::query::{Position, Query, position, wants_stream};
+use crate::http::query::{Position, Query, items, position, wants_stream};
 use crate::http::refusal::Answer;
 use crate::http::sse::{self, ServerFeed};
 use axum::Json;
@@ -31,13 +31,9 @@ struct EventsQuery {
     /// `next` of the page before: the same as `after`.
     cursor: Option<u64>,
     /// Events of a page, up to 1000; a page also ends at 4 MB. Not for streams.
-    #[serde(default = "default_limit")]
+    #[serde(default = "items::<100>")]
     #[param(default = 100, minimum = 1, maximum = 1000)]
     limit: usize,
-}
-
-fn default_limit() -> usize {
-    100
 }
 
 impl EventsQuery {

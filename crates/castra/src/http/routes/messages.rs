@@ -3,17 +3,15 @@
 use crate::http::api::{Api, Target};
 use crate::http::auth::Grant;
 use crate::http::body::Input;
-use crate::http::query::{Key, Names, Query};
+use crate::http::query::{self, Key, Names, Query, WaitQuery};
 use crate::http::refusal::{Answer, Refusal};
 use axum::Json;
 use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use castra_proto::api::{Message, MessageAccepted, MessageState, SendMessage};
-use castra_proto::{ErrorCode, MessageId, SessionId};
-use serde::Deserialize;
+use castra_proto::{MessageId, SessionId};
 use std::time::Duration;
-use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -24,33 +22,14 @@ where
     OpenApiRouter::default().routes(routes!(send)).routes(routes!(show, withdraw))
 }
 
-/// The longest `?wait`, in seconds: longer than any proxy keeps a silent connection.
-const LONGEST_WAIT: u64 = 3600;
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct WaitQuery {
-    /// Seconds to wait for the answer, up to 3600.
-    #[param(maximum = 3600)]
-    wait: Option<u64>,
-}
-
-impl WaitQuery {
-    fn timeout(&self) -> Result<Option<Duration>, Refusal> {
-        if self.wait.is_some_and(|wait| wait > LONGEST_WAIT) {
-            let detail = format!("wait can be {LONGEST_WAIT} seconds at most");
-            return Err(Refusal::new(ErrorCode::InvalidRequest, detail).hint("ask for the message again"));
-        }
-        Ok(self.wait.map(Duration::from_secs))
-    }
-}
+const AGAIN: &str = "ask for the message again";
 
 /// Send a message.
 ///
 /// It is on disk when this answers. With `Idempotency-Key` a retry is the same message. With `wait` the answer is
 /// the message itself: 200 with the result of the turn in which it was delivered, 202 when that is not over.
 #[utoipa::path(post, path = "/sessions/{id}/messages", tag = "messages", security(("token" = ["drive"])),
-    params(WaitQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+    params(WaitQuery, Key),
     request_body = SendMessage,
     responses((status = 202, description = "Accepted; with `wait` a Message", body = MessageAccepted),
         (status = 200, description = "With `wait`: what became of it", body = Message)))]
@@ -62,7 +41,7 @@ async fn send(
     Key(key): Key,
     Input(message): Input<SendMessage>,
 ) -> Answer {
-    let timeout = query.timeout()?;
+    let timeout = query::wait(query.wait, AGAIN)?;
     let caller = grant.caller.clone();
     let accepted = api
         .command(async move |supervisor| supervisor.send(id, message, key.as_deref(), &caller).await)
@@ -87,7 +66,7 @@ async fn show(
     Query(query): Query<WaitQuery>,
 ) -> Answer {
     let message = names.id::<MessageId>("message_id")?;
-    if let Some(timeout) = query.timeout()?
+    if let Some(timeout) = query::wait(query.wait, AGAIN)?
         && let Some(message) = wait(&api, &grant, id, message, timeout).await?
     {
         return Ok(answer(message));
@@ -144,13 +123,5 @@ mod tests {
             answer(Message { message_id, session_id, state, seq: 1, result: None }).status().as_u16()
         };
         assert_eq!(MessageState::ALL.map(status), [202, 202, 202, 200, 200, 200]);
-    }
-
-    #[test]
-    fn a_wait_has_an_end() {
-        let timeout = |wait| WaitQuery { wait }.timeout().map_err(|refusal| refusal.problem().code);
-        assert_eq!(timeout(None), Ok(None));
-        assert_eq!(timeout(Some(3600)), Ok(Some(Duration::from_secs(3600))));
-        assert_eq!(timeout(Some(3601)), Err(ErrorCode::InvalidRequest));
     }
 }

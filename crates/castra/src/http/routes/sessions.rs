@@ -3,7 +3,7 @@
 use crate::http::api::{Api, Target};
 use crate::http::auth::Grant;
 use crate::http::body::{Input, Nothing, Optional};
-use crate::http::query::{Key, Query, flag, label};
+use crate::http::query::{Key, Query, RemoveQuery, flag, items, label};
 use crate::http::refusal::Answer;
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -38,7 +38,7 @@ where
 ///
 /// With `Idempotency-Key` a retry gets the session of the first call; another body is refused.
 #[utoipa::path(post, path = "/sessions", tag = "sessions", security(("token" = ["drive"])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+    params(Key),
     request_body = SessionSpec, responses((status = 201, description = "The session", body = Session)))]
 async fn create(
     State(api): State<Api>,
@@ -64,13 +64,9 @@ struct ListQuery {
     /// `next` of the page before.
     cursor: Option<String>,
     /// Items of a page, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "items::<50>")]
     #[param(default = 50, minimum = 1, maximum = 500)]
     limit: usize,
-}
-
-fn default_limit() -> usize {
-    50
 }
 
 /// List sessions.
@@ -106,15 +102,6 @@ async fn patch(
     Input(patch): Input<SessionPatch>,
 ) -> Answer<Json<Session>> {
     Ok(Json(api.command(async move |supervisor| supervisor.patch(id, patch, &grant.caller).await).await?))
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct RemoveQuery {
-    /// Stop it first, if it is not over.
-    #[serde(default, deserialize_with = "flag")]
-    #[param(default = false)]
-    force: bool,
 }
 
 /// Remove a session.

@@ -10,7 +10,7 @@ mod tree;
 use crate::http::api::{Api, TaskTarget};
 use crate::http::auth::Grant;
 use crate::http::body::{Input, Nothing, Optional};
-use crate::http::query::{Key, Query, flag, label};
+use crate::http::query::{self, Key, Query, flag, items, label};
 use crate::http::refusal::{Answer, Refusal};
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -21,7 +21,6 @@ use castra_proto::{ErrorCode, Task, TaskSpec, TaskState};
 use castra_supervisor::task::document;
 use castra_supervisor::{Supervisor, TaskFilter};
 use serde::Deserialize;
-use std::time::Duration;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,7 +48,7 @@ where
 /// It begins when its turn comes. With `Idempotency-Key` a retry gets the task of the first call; another body is
 /// refused.
 #[utoipa::path(post, path = "/tasks", tag = "tasks", security(("token" = ["drive"])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+    params(Key),
     request_body = TaskSpec, responses((status = 201, description = "The task", body = Task)))]
 async fn create(
     State(api): State<Api>,
@@ -83,13 +82,9 @@ struct ListQuery {
     /// `next` of the page before.
     cursor: Option<String>,
     /// Items of a page, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "items::<50>")]
     #[param(default = 50, minimum = 1, maximum = 500)]
     limit: usize,
-}
-
-fn default_limit() -> usize {
-    50
 }
 
 /// List tasks, newest first.
@@ -126,9 +121,6 @@ fn states(text: &str) -> Result<Vec<TaskState>, Refusal> {
     text.split(',').map(state).collect()
 }
 
-/// The longest `?wait`, in seconds, as for messages.
-pub(super) const LONGEST_WAIT: u64 = 3600;
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ShowQuery {
@@ -150,15 +142,13 @@ async fn show(
     TaskTarget(id): TaskTarget,
     Query(query): Query<ShowQuery>,
 ) -> Answer<Json<Task>> {
-    let Some(wait) = query.wait else { return Ok(Json(api.supervisor.task(id).await?)) };
-    if wait > LONGEST_WAIT {
-        let detail = format!("wait can be {LONGEST_WAIT} seconds at most");
-        return Err(Refusal::new(ErrorCode::InvalidRequest, detail).hint("ask for the task again"));
-    }
+    let Some(wait) = query::wait(query.wait, "ask for the task again")? else {
+        return Ok(Json(api.supervisor.task(id).await?));
+    };
     let mut lease = api.lease(&grant);
     let deliverable = query.deliverable.as_deref();
     let task = tokio::select! {
-        task = api.supervisor.wait_task(id, deliverable, Duration::from_secs(wait)) => task?,
+        task = api.supervisor.wait_task(id, deliverable, wait) => task?,
         // The daemon stops, or the token has ended.
         _ = lease.over() => api.supervisor.task(id).await?,
     };

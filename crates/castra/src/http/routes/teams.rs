@@ -5,7 +5,7 @@ mod talk;
 use crate::http::api::{Api, TeamTarget};
 use crate::http::auth::Grant;
 use crate::http::body::{Input, Optional};
-use crate::http::query::{Key, Query, flag};
+use crate::http::query::{Key, Query, RemoveQuery, flag, items};
 use crate::http::refusal::Answer;
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -45,7 +45,7 @@ struct CreateQuery {
 /// Its agents are ready when this answers, unless it is `lazy`. Where one cannot be started, none is left running and
 /// there is no team. With `Idempotency-Key` a retry gets the team of the first call; another body is refused.
 #[utoipa::path(post, path = "/teams", tag = "teams", security(("token" = ["drive"])),
-    params(CreateQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+    params(CreateQuery, Key),
     request_body = TeamSpec, responses((status = 201, description = "The team", body = Team)))]
 async fn create(
     State(api): State<Api>,
@@ -66,13 +66,9 @@ struct ListQuery {
     /// `next` of the page before.
     cursor: Option<String>,
     /// Items of a page, up to 500.
-    #[serde(default = "default_limit")]
+    #[serde(default = "items::<50>")]
     #[param(default = 50, minimum = 1, maximum = 500)]
     limit: usize,
-}
-
-fn default_limit() -> usize {
-    50
 }
 
 /// List teams, newest first.
@@ -87,15 +83,6 @@ async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Answer<
     responses((status = 200, description = "The team", body = Team)))]
 async fn show(State(api): State<Api>, TeamTarget(id): TeamTarget) -> Answer<Json<Team>> {
     Ok(Json(api.supervisor.team(id).await?))
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct RemoveQuery {
-    /// Stop it first.
-    #[serde(default, deserialize_with = "flag")]
-    #[param(default = false)]
-    force: bool,
 }
 
 /// Remove a team and all its sessions; never a `workdir` of the caller's.

@@ -3,7 +3,7 @@
 use crate::http::api::Api;
 use crate::http::auth::Grant;
 use crate::http::body::Optional;
-use crate::http::query::{Names, Query};
+use crate::http::query::{Names, Query, items};
 use crate::http::refusal::Answer;
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -29,13 +29,9 @@ struct TranscriptsQuery {
     /// Only conversations of this folder.
     cwd: Option<String>,
     /// The newest so many, up to 1000.
-    #[serde(default = "default_limit")]
+    #[serde(default = "items::<10>")]
     #[param(default = 10, minimum = 1, maximum = 1000)]
     limit: usize,
-}
-
-fn default_limit() -> usize {
-    10
 }
 
 /// List claude's own conversations on this host, newest first.

@@ -2,7 +2,7 @@
 
 use crate::http::api::{Api, TaskTarget};
 use crate::http::auth::Grant;
-use crate::http::query::{Query, position, wants_stream};
+use crate::http::query::{Query, items, position, wants_stream};
 use crate::http::refusal::{Answer, Refusal};
 use crate::http::sse::{self, Feed, put_event};
 use axum::Json;
@@ -40,13 +40,9 @@ struct EventsQuery {
     /// `next` of the page before: the same as `after`.
     cursor: Option<u64>,
     /// Events of a page, up to 1000. Not for streams.
-    #[serde(default = "default_limit")]
+    #[serde(default = "items::<100>")]
     #[param(default = 100, minimum = 1, maximum = 1000)]
     limit: usize,
-}
-
-fn default_limit() -> usize {
-    100
 }
 
 /// Events of a task: a page, or with `Accept: text/event-stream` history and then live.
@@ -83,7 +79,7 @@ struct LogQuery {
     /// `next` of the page before: the same as `after`.
     cursor: Option<u64>,
     /// Lines of a page, up to 1000.
-    #[serde(default = "default_limit")]
+    #[serde(default = "items::<100>")]
     #[param(default = 100, minimum = 1, maximum = 1000)]
     limit: usize,
     /// The least level: `debug`, `info`, `event`, `warning`, `error`.

@@ -42,7 +42,7 @@ struct UploadQuery {
 /// when an attempt begins. The same file under the same name changes nothing; another one is 409 without `replace`.
 #[utoipa::path(post, path = "/tasks/{id}/uploads", tag = "tasks", security(("token" = ["drive"])),
     params(UploadQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+        Key),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201, description = "Kept, and where it lies", body = Uploaded)))]
 async fn upload(

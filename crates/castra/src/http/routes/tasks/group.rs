@@ -1,16 +1,14 @@
 //! `/tasks/cancel`: all tasks that a filter means.
 
-use super::LONGEST_WAIT;
 use crate::http::api::Api;
 use crate::http::auth::Grant;
 use crate::http::body::Input;
-use crate::http::refusal::{Answer, Refusal};
+use crate::http::query;
+use crate::http::refusal::Answer;
 use axum::Json;
 use axum::extract::{FromRef, State};
-use castra_proto::ErrorCode;
 use castra_proto::task::{CancelTasks, CancelledTasks};
 use castra_supervisor::Supervisor;
-use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -31,17 +29,13 @@ async fn cancel_group(
     grant: Grant,
     Input(request): Input<CancelTasks>,
 ) -> Answer<Json<CancelledTasks>> {
-    let wait = request.wait_s.unwrap_or(0);
-    if wait > LONGEST_WAIT {
-        let detail = format!("wait_s can be {LONGEST_WAIT} at most");
-        return Err(Refusal::new(ErrorCode::InvalidRequest, detail).hint("ask for the tasks again"));
-    }
+    let wait = query::wait(request.wait_s, "ask for the tasks again")?.unwrap_or_default();
     let mut lease = api.lease(&grant);
     let work = async move |supervisor: Supervisor| supervisor.cancel_tasks(&request, &grant.caller).await;
     let mut done = api.command(work).await?;
-    if wait > 0 {
+    if !wait.is_zero() {
         tokio::select! {
-            open = api.supervisor.wait_tasks(&done.asked, Duration::from_secs(wait)) => done.open = open?,
+            open = api.supervisor.wait_tasks(&done.asked, wait) => done.open = open?,
             // The daemon stops, or the token has ended.
             _ = lease.over() => {}
         }

@@ -4,12 +4,11 @@
 use crate::http::api::{Api, TeamTarget};
 use crate::http::auth::Grant;
 use crate::http::body::{Input, Optional};
-use crate::http::query::{Key, Names, Query};
+use crate::http::query::{self, Key, Names, Query, WaitQuery};
 use crate::http::refusal::{Answer, Refusal};
 use axum::Json;
 use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
-use castra_proto::ErrorCode;
 use castra_proto::team::{
     Answer as Answered, AnswerState, Answers, AskAgent, Fanout, FlowRun, RouteAnswer, Routed, RunFlow,
 };
@@ -31,17 +30,6 @@ where
         .routes(routes!(run))
 }
 
-/// The longest `?wait`, in seconds, as for messages.
-const LONGEST_WAIT: u64 = 3600;
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct WaitQuery {
-    /// Seconds to wait for the answer, up to 3600.
-    #[param(maximum = 3600)]
-    wait: Option<u64>,
-}
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct RunQuery {
@@ -52,14 +40,9 @@ struct RunQuery {
     seen: Option<usize>,
 }
 
-fn timeout(wait: Option<u64>) -> Result<Duration, Refusal> {
-    let wait = wait.unwrap_or(0);
-    if wait > LONGEST_WAIT {
-        let detail = format!("wait can be {LONGEST_WAIT} seconds at most");
-        return Err(Refusal::new(ErrorCode::InvalidRequest, detail)
-            .hint("ask again with the same Idempotency-Key: it is the same request"));
-    }
-    Ok(Duration::from_secs(wait))
+fn timeout(seconds: Option<u64>) -> Result<Duration, Refusal> {
+    let wait = query::wait(seconds, "ask again with the same Idempotency-Key: it is the same request")?;
+    Ok(wait.unwrap_or_default())
 }
 
 /// Whether somebody is waited for.
@@ -108,7 +91,7 @@ where
 /// turn in which this message was delivered, whatever else the agent was asked. With `Idempotency-Key` a retry is the
 /// same message, and gets its answer.
 #[utoipa::path(post, path = "/teams/{id}/agents/{agent}/messages", tag = "teams", security(("token" = ["drive"])),
-    params(WaitQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+    params(WaitQuery, Key),
     request_body = AskAgent,
     responses((status = 202, description = "Accepted, and not answered yet", body = Answered),
         (status = 200, description = "Answered or failed", body = Answered)))]
@@ -135,7 +118,7 @@ async fn send(
 /// the text itself. What is no answer is not given on. The second message is sent while somebody waits: asked for again with
 /// the same `Idempotency-Key`, it goes on.
 #[utoipa::path(post, path = "/teams/{id}/route", tag = "teams", security(("token" = ["drive"])),
-    params(WaitQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+    params(WaitQuery, Key),
     request_body = RouteAnswer,
     responses((status = 202, description = "Not over yet", body = Routed),
         (status = 200, description = "Answered or failed", body = Routed)))]
@@ -160,7 +143,7 @@ async fn route(
 /// Each has its answer or its error, in the order in which they were named; one that is slow or fails keeps no other
 /// from its answer.
 #[utoipa::path(post, path = "/teams/{id}/fanout", tag = "teams", security(("token" = ["drive"])),
-    params(WaitQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+    params(WaitQuery, Key),
     request_body = Fanout,
     responses((status = 202, description = "Some have not answered yet", body = Answers),
         (status = 200, description = "All have answered or failed", body = Answers)))]
@@ -185,7 +168,7 @@ async fn fanout(
 /// Its next step begins while somebody waits; asked for again with the same `Idempotency-Key`, it goes on where it was and
 /// says nothing twice.
 #[utoipa::path(post, path = "/teams/{id}/run", tag = "teams", security(("token" = ["drive"])),
-    params(RunQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 ASCII characters of the caller's choice")),
+    params(RunQuery, Key),
     request_body = Option<RunFlow>,
     responses((status = 202, description = "Not over yet", body = FlowRun),
         (status = 200, description = "Run to its end, or to the step that failed", body = FlowRun)))]
@@ -203,17 +186,4 @@ async fn run(
         async move { supervisor.run_flow(id, &run, Some(&key), seen, wait, &caller).await }
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_has_an_end() {
-        let read = |wait| timeout(wait).map_err(|refusal| refusal.problem().code);
-        assert_eq!(read(None), Ok(Duration::ZERO));
-        assert_eq!(read(Some(3600)), Ok(Duration::from_secs(3600)));
-        assert_eq!(read(Some(3601)), Err(ErrorCode::InvalidRequest));
-    }
 }
