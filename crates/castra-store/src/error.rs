@@ -120,7 +120,7 @@ pub enum TaskError {
     #[error("event {0} is the newest one")]
     Moved(u64),
     /// Nothing is made for a task that is over or has not begun.
-    #[error("task {0}, which it is to be made for, is not at work")]
+    #[error("task {0}, which it belongs to, is not at work")]
     ParentIdle(TaskId),
     #[error(transparent)]
     Store(#[from] StoreError),

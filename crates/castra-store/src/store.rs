@@ -244,6 +244,17 @@ impl Store {
         on_backend!(self, db => db.live_tasks().await)
     }
 
+    /// What the queue chooses from, in the order in which it does: all that is at work, is part of another task or waits
+    /// for one, and the first `plain` of the others.
+    pub async fn queue(&self, plain: u32) -> Result<Vec<TaskRow>, StoreError> {
+        on_backend!(self, db => db.queue(plain).await)
+    }
+
+    /// Whether a task in the queue waits for this one.
+    pub async fn is_waited_for(&self, task: TaskId) -> Result<bool, StoreError> {
+        on_backend!(self, db => db.is_waited_for(task).await)
+    }
+
     /// Events with `seq > after`, at most `limit` of them.
     pub async fn task_events(
         &self,

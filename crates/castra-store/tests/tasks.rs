@@ -95,6 +95,9 @@ async fn a_name_is_free_again_when_its_task_is_over() {
     store.commit_task(commit(first, Some(1), TaskState::Done, &["done"])).await.unwrap();
     store.commit_task(create(second, new(Some("report"), 2))).await.unwrap();
     assert!(matches!(store.find_task("report").await.unwrap(), FoundTask::One(row) if row.id == second));
+    // The first cannot go on under a name that is another's now.
+    let again = store.commit_task(commit(first, Some(2), TaskState::Queued, &["again"])).await;
+    assert!(matches!(again, Err(TaskError::NameTaken { by, .. }) if by == second), "{again:?}");
     assert_eq!(store.live_tasks().await.unwrap().len(), 1);
     home.finish().await;
 }
@@ -235,5 +238,47 @@ async fn listings_are_filtered_and_go_on_where_they_ended() {
     // As they leave the queue: the higher priority first, then in order.
     let live: Vec<TaskId> = store.live_tasks().await.unwrap().into_iter().map(|row| row.id).collect();
     assert_eq!(live, newest_first(&[2, 1, 3, 4]));
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_reads_all_that_hangs_together_and_of_the_rest_as_much_as_is_wanted() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let waits_for = |id: TaskId| json!({"depends_on": [id]}).to_string();
+    let [running, child, waiting, first, second, urgent] = std::array::from_fn(|_| TaskId::now());
+    for (n, (id, priority, parent, view)) in [
+        (running, 0, None, "{}".to_owned()),
+        (first, 0, None, json!({"depends_on": []}).to_string()),
+        (second, 0, None, "{}".to_owned()),
+        (waiting, 0, None, waits_for(first)),
+        (urgent, 5, None, "{}".to_owned()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let new = NewTask { priority, parent, ..new(None, n as u8) };
+        store.commit_task(TaskCommit { view, ..create(id, new) }).await.unwrap();
+    }
+    store.commit_task(commit(running, Some(1), TaskState::Running, &["runs"])).await.unwrap();
+    store.commit_task(create(child, NewTask { parent: Some(running), ..new(None, 9) })).await.unwrap();
+    for (plain, expected) in [
+        (0, vec![running, waiting, child]),
+        (1, vec![urgent, running, waiting, child]),
+        (2, vec![urgent, running, first, waiting, child]),
+        (9, vec![urgent, running, first, second, waiting, child]),
+    ] {
+        let found: Vec<TaskId> = store.queue(plain).await.unwrap().into_iter().map(|row| row.id).collect();
+        assert_eq!(found, expected, "{plain} of the plain ones");
+    }
+    assert!(store.is_waited_for(first).await.unwrap());
+    assert!(!store.is_waited_for(second).await.unwrap());
+    store.commit_task(commit(waiting, Some(1), TaskState::Starting, &["begins"])).await.unwrap();
+    assert!(!store.is_waited_for(first).await.unwrap(), "whoever has begun waits no more");
+    // What is over below a task that is over does not begin anew by itself.
+    store.commit_task(commit(child, Some(1), TaskState::Failed, &["fails"])).await.unwrap();
+    store.commit_task(commit(running, Some(2), TaskState::Failed, &["fails"])).await.unwrap();
+    let again = store.commit_task(commit(child, Some(2), TaskState::Queued, &["again"])).await;
+    assert!(matches!(again, Err(TaskError::ParentIdle(parent)) if parent == running), "{again:?}");
     home.finish().await;
 }

@@ -143,7 +143,7 @@ fn task_problem(error: &TaskError) -> Problem {
             .hint("use a new Idempotency-Key for a new request"),
         TaskError::Moved(_) => Problem::new(ErrorCode::Conflict, text).hint("try again"),
         TaskError::ParentIdle(_) => {
-            Problem::new(ErrorCode::Conflict, text).hint("make it while that task runs, or without `parent`")
+            Problem::new(ErrorCode::Conflict, text).hint("make it while that task runs, or without `parent`; `castra task resume` has that task go on with what is below it")
         }
         TaskError::Store(error) => store_problem(error),
     }

@@ -16,7 +16,7 @@ pub(super) async fn apply(
     commit: &TaskCommit,
     sealed: Option<Vec<u8>>,
 ) -> Result<Result<TaskCommitted, TaskError>, StoreError> {
-    let found = sqlx::query("SELECT no, head, request_hash FROM tasks WHERE id = $1")
+    let found = sqlx::query("SELECT no, head, request_hash, state, name, parent FROM tasks WHERE id = $1")
         .bind(commit.task.spelled())
         .fetch_optional(&mut *conn)
         .await?;
@@ -30,14 +30,8 @@ pub(super) async fn apply(
             });
         }
         (Some(new), None) => {
-            if let Some(by) = taken(conn, new).await? {
-                let name = new.name.clone().unwrap_or_default();
-                return Ok(Err(TaskError::NameTaken { name, by }));
-            }
-            if let Some(parent) = new.parent
-                && !is_at_work(conn, parent).await?
-            {
-                return Ok(Err(TaskError::ParentIdle(parent)));
+            if let Some(refused) = may_begin(conn, new.name.as_deref(), new.parent).await? {
+                return Ok(Err(refused));
             }
             (insert(conn, commit, new, sealed).await?, 0)
         }
@@ -48,6 +42,14 @@ pub(super) async fn apply(
             let leaves = commit.state.is_final() || commit.state == TaskState::Queued;
             if commit.head != Some(head) || leaves && has_live(conn, commit.task).await? {
                 return Ok(Err(TaskError::Moved(head)));
+            }
+            let columns = Columns::of("tasks", &row);
+            let was_over = columns.named("state", TaskState::parse)?.is_final();
+            if was_over && commit.state == TaskState::Queued {
+                let name: Option<String> = columns.get("name")?;
+                if let Some(refused) = may_begin(conn, name.as_deref(), columns.parse_opt("parent")?).await? {
+                    return Ok(Err(refused));
+                }
             }
             (row.try_get("no")?, head)
         }
@@ -135,9 +137,25 @@ async fn has_live(conn: &mut SqliteConnection, parent: TaskId) -> Result<bool, S
     Ok(sqlx::query_scalar(sql).bind(parent.spelled()).fetch_one(conn).await?)
 }
 
+/// Why a task that is new, or was over, cannot be live now: its name is another's, or nobody is there to wait for it.
+async fn may_begin(
+    conn: &mut SqliteConnection,
+    name: Option<&str>,
+    parent: Option<TaskId>,
+) -> Result<Option<TaskError>, StoreError> {
+    if let Some(name) = name
+        && let Some(by) = taken(conn, name).await?
+    {
+        return Ok(Some(TaskError::NameTaken { name: name.to_owned(), by }));
+    }
+    match parent {
+        Some(parent) if !is_at_work(conn, parent).await? => Ok(Some(TaskError::ParentIdle(parent))),
+        _ => Ok(None),
+    }
+}
+
 /// Who bears the name already.
-async fn taken(conn: &mut SqliteConnection, new: &NewTask) -> Result<Option<TaskId>, StoreError> {
-    let Some(name) = &new.name else { return Ok(None) };
+async fn taken(conn: &mut SqliteConnection, name: &str) -> Result<Option<TaskId>, StoreError> {
     let by: Option<String> =
         sqlx::query_scalar(concat!("SELECT id FROM tasks WHERE name = $1 AND ", live!(), " LIMIT 1"))
             .bind(name)

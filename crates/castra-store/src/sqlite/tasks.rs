@@ -149,6 +149,29 @@ impl Sqlite {
         rows.iter().map(task).collect()
     }
 
+    pub(crate) async fn queue(&self, plain: u32) -> Result<Vec<TaskRow>, StoreError> {
+        let rows = sqlx::query(concat!(
+            "SELECT * FROM tasks WHERE ",
+            live!(),
+            " AND (state <> 'queued' OR parent IS NOT NULL OR waits = 1)
+             UNION ALL SELECT * FROM (SELECT * FROM tasks WHERE state = 'queued' AND parent IS NULL AND waits = 0
+             ORDER BY priority DESC, no LIMIT $1) ORDER BY priority DESC, no"
+        ))
+        .bind(i64::from(plain))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(task).collect()
+    }
+
+    pub(crate) async fn is_waited_for(&self, id: TaskId) -> Result<bool, StoreError> {
+        let sql = concat!(
+            "SELECT EXISTS (SELECT 1 FROM tasks, json_each(view, '$.depends_on') d WHERE ",
+            live!(),
+            " AND state = 'queued' AND waits = 1 AND d.value = $1)"
+        );
+        Ok(sqlx::query_scalar(sql).bind(id.spelled()).fetch_one(&self.readers).await?)
+    }
+
     pub(crate) async fn outlived_tasks(&self, at: Timestamp, limit: u32) -> Result<Vec<TaskId>, StoreError> {
         let ids: Vec<String> = sqlx::query_scalar(concat!(
             "SELECT id FROM tasks WHERE NOT (",

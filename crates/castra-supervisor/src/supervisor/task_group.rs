@@ -39,13 +39,14 @@ impl Supervisor {
         let filter = TaskFilter { all: filter.all || of_state, ..filter.clone() };
         let limit = limit.clamp(1, 1000);
         let (mut items, mut seen) = (Vec::new(), 0);
+        let blocks = self.engine.store.blocks().await?;
         loop {
             let rows = self.engine.store.task_rows(&filter, after, BATCH).await?;
             let more = rows.len() == BATCH as usize;
             for (place, row) in rows {
                 (after, seen) = (Some(place), seen + 1);
                 if self.means(wanted, &row)? {
-                    items.push(self.shown_task(row).await?);
+                    items.push(self.shown_task(row, &blocks).await?);
                     if items.len() == limit {
                         return Ok(Page { items, next: after.map(|place| place.to_string()) });
                     }

@@ -76,7 +76,11 @@ impl Supervisor {
             let named = |child: &TaskSpec| child.name.as_ref() == Some(reference);
             depends_on.push(match parent.spec.children.iter().position(named) {
                 Some(sibling) => parent.id.child(attempt, sibling),
-                None => self.resolve_task(reference).await?,
+                // It was found when the parent was made, and may be gone.
+                None => match reference.parse() {
+                    Ok(outside) => outside,
+                    Err(_) => self.resolve_task(reference).await?,
+                },
             });
         }
         let group = &parent.spec.group;
@@ -155,12 +159,14 @@ impl Supervisor {
             let name = name_of(&spec.children, n);
             let Some(child) = spec.children.get_mut(n) else { break };
             let inside = |error: Error| below(&name, error);
-            let others = child.depends_on.iter().filter(|name| !siblings.contains(&Some((*name).clone())));
-            let others: Vec<String> = others.cloned().collect();
-            if let Some(own) = others.iter().find(|name| above.contains(name)) {
-                return Err(inside(waits_for_itself(own)));
+            for name in child.depends_on.iter_mut().filter(|name| !siblings.contains(&Some((**name).clone())))
+            {
+                if above.contains(name) {
+                    return Err(inside(waits_for_itself(name)));
+                }
+                // Who bears that name when the child is made may be another.
+                *name = self.resolve_task(name).await.map_err(inside)?.to_string();
             }
-            self.dependencies(&others).await.map_err(inside)?;
             self.settle_inputs(child, true, caller).await.map_err(inside)?;
             Box::pin(self.check_around(child, above, caller)).await.map_err(inside)?;
         }

@@ -6,7 +6,7 @@ use crate::task::group::{MAX_CHILDREN, MAX_DEPTH, name_of};
 use crate::task::held::parse;
 use crate::task::view::TaskView;
 use crate::{Error, Result};
-use castra_proto::task::{Child, TaskTree};
+use castra_proto::task::{Child, LaunchBlock, TaskTree};
 use castra_proto::{ErrorCode, TaskId, TaskSpec};
 use castra_store::TaskRow;
 
@@ -17,10 +17,17 @@ impl Supervisor {
     pub async fn task_tree(&self, id: TaskId) -> Result<TaskTree> {
         let row = self.engine.store.task(id).await?.ok_or_else(|| no_task(&id.to_string()))?;
         let mut left = 2 * MAX_CHILDREN;
-        self.tree(row, MAX_DEPTH * 2, &mut left).await
+        let blocks = self.engine.store.blocks().await?;
+        self.tree(row, &blocks, MAX_DEPTH * 2, &mut left).await
     }
 
-    async fn tree(&self, row: TaskRow, depth: usize, left: &mut usize) -> Result<TaskTree> {
+    async fn tree(
+        &self,
+        row: TaskRow,
+        blocks: &[LaunchBlock],
+        depth: usize,
+        left: &mut usize,
+    ) -> Result<TaskTree> {
         let view: TaskView = parse(&row, "state", &row.view)?;
         let below = self.children(row.id, &view).await?;
         *left = match left.checked_sub(below.len()) {
@@ -33,10 +40,10 @@ impl Supervisor {
                 ));
             }
         };
-        let task = self.shown_task(row).await?;
+        let task = self.shown_task(row, blocks).await?;
         let mut children = Vec::with_capacity(below.len());
         for row in below {
-            children.push(Box::pin(self.tree(row, depth - 1, left)).await?);
+            children.push(Box::pin(self.tree(row, blocks, depth - 1, left)).await?);
         }
         Ok(TaskTree { task, children })
     }

@@ -9,12 +9,13 @@ use crate::task::{end_again, handover, upload};
 use crate::{Error, Result};
 use bytes::Bytes;
 use castra_proto::api::Page;
-use castra_proto::task::{CancelTask, Deliverable, Level, TaskEvent, TaskEventKind};
+use castra_proto::task::{CancelTask, Deliverable, LaunchBlock, Level, TaskEvent, TaskEventKind};
 use castra_proto::{ErrorCode, Task, TaskId, TaskSpec, TaskState};
 use castra_store::{Cursor, FoundTask, TaskError, TaskFilter, TaskRow};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
 const PAGE_TASKS: usize = 100;
 const PAGE_EVENTS: usize = 1000;
@@ -48,12 +49,15 @@ impl Supervisor {
 
     pub async fn task(&self, id: TaskId) -> Result<Task> {
         let row = self.engine.store.task(id).await?.ok_or_else(|| no_task(&id.to_string()))?;
-        self.shown_task(row).await
+        self.shown_task(row, &self.engine.store.blocks().await?).await
     }
 
-    pub(super) async fn shown_task(&self, row: TaskRow) -> Result<Task> {
+    pub(super) async fn shown_task(&self, row: TaskRow, blocks: &[LaunchBlock]) -> Result<Task> {
         let view: TaskView = parse(&row, "state", &row.view)?;
-        let mut deliverables: Vec<Deliverable> = self.engine.store.deliverables(row.id).await?;
+        let mut deliverables: Vec<Deliverable> = match view.deliverables.is_empty() {
+            true => Vec::new(),
+            false => self.engine.store.deliverables(row.id).await?,
+        };
         // By path and version: of each path the last one stays.
         deliverables.reverse();
         deliverables.dedup_by(|later, kept| later.path == kept.path);
@@ -64,7 +68,7 @@ impl Supervisor {
             None => None,
         };
         let spec: TaskSpec = parse(&row, "spec", &row.spec)?;
-        let held = crate::task::block::waits(&self.engine, &row).await?;
+        let held = crate::task::block::waits(blocks, &row);
         Ok(Task {
             children: self.shown_children(&row, &view).await?,
             id: row.id,
@@ -104,9 +108,10 @@ impl Supervisor {
         })?;
         let limit = limit.unwrap_or(PAGE_TASKS).clamp(1, 1000) as u32;
         let rows = self.engine.store.tasks(filter, cursor, limit).await?;
+        let blocks = self.engine.store.blocks().await?;
         let mut items = Vec::with_capacity(rows.items.len());
         for row in rows.items {
-            items.push(self.shown_task(row).await?);
+            items.push(self.shown_task(row, &blocks).await?);
         }
         Ok(Page { items, next: rows.next.map(|next| next.to_string()) })
     }
@@ -174,15 +179,15 @@ impl Supervisor {
             };
             change(&mut task)?;
             if task.events.is_empty() {
-                break;
+                return self.task(id).await;
             }
             match task.commit(&self.engine).await {
                 Err(Error::Task(TaskError::Moved(_))) => {}
                 Err(error) => return Err(error),
-                Ok(()) => break,
+                Ok(()) => return self.task(id).await,
             }
         }
-        self.task(id).await
+        Err(Error::with_hint(ErrorCode::Conflict, format!("task {id} changes all the time"), "try again"))
     }
 
     /// Asks a task to end: its agent is interrupted, has `grace_s` to come to rest, and is stopped. A task that is over
@@ -270,17 +275,24 @@ impl Supervisor {
     /// Removes tasks whose time to live is over, and ephemeral ones whose removal was cut short.
     pub(crate) async fn forget_outlived(&self) -> Result<()> {
         for id in self.engine.store.outlived_tasks(now(), OUTLIVED).await? {
-            // Whoever is still to be told of it is told.
-            if self.engine.store.hooks_open(id).await? {
+            if self.is_needed(id).await? {
                 continue;
             }
             match self.remove_task(id).await {
                 // A parent still needs it, or somebody has it go on.
                 Err(error) if matches!(error.problem().code, ErrorCode::Conflict | ErrorCode::NotFound) => {}
-                other => other?,
+                // The others go nevertheless.
+                Err(error) => warn!(task = %id, %error, "a task whose time is over cannot be removed"),
+                Ok(()) => {}
             }
         }
         Ok(())
+    }
+
+    /// Somebody is still to be told of it, or waits for it.
+    pub(crate) async fn is_needed(&self, id: TaskId) -> Result<bool> {
+        let store = &self.engine.store;
+        Ok(store.hooks_open(id).await? || store.is_waited_for(id).await?)
     }
 
     pub(crate) async fn forget_task(&self, id: TaskId) -> Result<()> {

@@ -47,16 +47,15 @@ pub(crate) fn holds(blocks: &[LaunchBlock], row: &TaskRow) -> bool {
 }
 
 /// Why a task in the queue is not let go, when a block is the reason.
-pub(crate) async fn waits(engine: &Engine, row: &TaskRow) -> Result<Option<Reason>> {
-    if row.state != TaskState::Queued {
-        return Ok(None);
+pub(crate) fn waits(blocks: &[LaunchBlock], row: &TaskRow) -> Option<Reason> {
+    if row.state != TaskState::Queued || blocks.is_empty() {
+        return None;
     }
-    let blocks = engine.store.blocks().await?;
-    Ok(holding(&blocks, &document::to_begin(row), now()).map(|block| Reason {
+    holding(blocks, &document::to_begin(row), now()).map(|block| Reason {
         code: ReasonCode::Blocked,
         message: format!("held back {}: {}", hint(block), block.reason),
         tail: Vec::new(),
-    }))
+    })
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
         again(task, Cause::Retried);
     }
     task.commit(engine).await?;
-    if task.view.state.is_final() && task.spec.ephemeral && !engine.store.hooks_open(task.id).await? {
+    if task.view.state.is_final() && task.spec.ephemeral && !driver.supervisor.is_needed(task.id).await? {
         driver.supervisor.forget_task(task.id).await?;
     }
     Ok(())

@@ -10,15 +10,17 @@ use super::view::{Outcome, Sibling, TaskView};
 use crate::engine::{Engine, now};
 use crate::supervisor::Supervisor;
 use crate::{Error, Result};
-use castra_proto::task::{Attempt, Order, Reason, ReasonCode};
+use castra_proto::task::{Attempt, LaunchBlock, Order, Reason, ReasonCode};
 use castra_proto::{TaskId, TaskState};
-use castra_store::{TaskError, TaskRow};
+use castra_store::{StoreError, TaskError, TaskRow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tracing::warn;
 
 /// Between two looks at a queue that could not be read or written.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How many of those that wait for nothing but room are read at first.
+const PLAIN: u32 = 64;
 
 /// How many tasks may run at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,11 +35,13 @@ pub struct TaskLimits {
 pub(crate) async fn keep(supervisor: Supervisor) {
     let engine = supervisor.engine.clone();
     let mut closing = engine.closing.subscribe();
+    let mut broken = BTreeSet::new();
     let work = async {
         loop {
-            match look(&supervisor).await {
-                // A commit was overtaken: what has changed wakes this loop too.
-                Ok(()) | Err(Error::Task(TaskError::Moved(_))) => engine.tasks.queue.notified().await,
+            match look(&supervisor, &mut broken).await {
+                Ok(()) => engine.tasks.queue.notified().await,
+                // A commit was overtaken, perhaps by one that wakes nobody.
+                Err(Error::Task(TaskError::Moved(_))) => {}
                 Err(error) => {
                     warn!(%error, "the queue of tasks cannot be looked at; it is tried again");
                     tokio::time::sleep(TRY_AGAIN).await;
@@ -51,40 +55,82 @@ pub(crate) async fn keep(supervisor: Supervisor) {
     }
 }
 
-async fn look(supervisor: &Supervisor) -> Result<()> {
+/// `broken`: tasks of which the database holds what cannot be read, each said once. They keep nobody else waiting.
+async fn look(supervisor: &Supervisor, broken: &mut BTreeSet<TaskId>) -> Result<()> {
     let engine = &supervisor.engine;
-    let rows = engine.store.live_tasks().await?;
-    let (queued, running): (Vec<TaskRow>, Vec<TaskRow>) =
-        rows.into_iter().partition(|row| row.state == TaskState::Queued);
-    for row in &running {
-        driver::drive(supervisor, row.id);
-    }
     let blocks = engine.store.blocks().await?;
-    let mut waiting = Vec::new();
-    for row in queued {
-        let view: TaskView = parse(&row, "state", &row.view)?;
-        // Its siblings are still being made.
-        let is_made = |parent: &TaskRow| row.parent != Some(parent.id) || parent.state != TaskState::Starting;
-        if view.sibling.is_some() && !running.iter().all(is_made) {
-            continue;
-        }
-        let ready = match first_of(engine, &view).await? {
-            Dependencies::Done => !super::block::holds(&blocks, &row),
-            Dependencies::Open => false,
-            Dependencies::Failed(message) => {
-                refuse(engine, &row, message).await?;
-                continue;
-            }
-        };
-        waiting.push(Waiting { row, sibling: view.sibling, ready });
-    }
     let limits = &engine.config.tasks;
     let all = limits.running.unwrap_or_else(|| (2 * engine.probe.cores as usize).max(4));
-    for id in choose(&waiting, &running, all, &engine.tasks.limits(&limits.labels)) {
-        admit(engine, id).await?;
-        driver::drive(supervisor, id);
+    let labels = engine.tasks.limits(&limits.labels);
+    let mut plain = PLAIN;
+    let chosen = loop {
+        let rows = engine.store.queue(plain).await?;
+        let (queued, running): (Vec<TaskRow>, Vec<TaskRow>) =
+            rows.into_iter().partition(|row| row.state == TaskState::Queued);
+        for row in &running {
+            driver::drive(supervisor, row.id);
+        }
+        let plain_read = queued.iter().filter(|row| row.parent.is_none()).count();
+        let mut waiting = Vec::new();
+        for row in queued {
+            let id = row.id;
+            match wait(engine, row, &running, &blocks).await {
+                Ok(found) => waiting.extend(found),
+                Err(error) => pass_by(broken, id, error)?,
+            }
+        }
+        waiting.iter_mut().for_each(|one| one.ready &= !broken.contains(&one.row.id));
+        let (chosen, room) = choose(&waiting, &running, all, &labels);
+        if room == 0 || plain_read < plain as usize {
+            break chosen;
+        }
+        // Those in front are held up by labels or blocks: further behind somebody may not be.
+        plain = plain.saturating_mul(4);
+    };
+    for id in chosen {
+        match admit(engine, id).await {
+            Ok(()) => driver::drive(supervisor, id),
+            Err(error) => pass_by(broken, id, error)?,
+        }
     }
     Ok(())
+}
+
+/// What is wrong with one task alone is said once, and the task stays where it is.
+fn pass_by(broken: &mut BTreeSet<TaskId>, id: TaskId, error: Error) -> Result<()> {
+    match error {
+        Error::Refused(_) | Error::Store(StoreError::TaskSecretsDamaged { .. }) => {
+            if broken.insert(id) {
+                warn!(task = %id, %error, "a task cannot be read; it stays in the queue until the daemon starts again");
+            }
+            Ok(())
+        }
+        other => Err(other),
+    }
+}
+
+/// None: it is none of those that can be chosen.
+async fn wait(
+    engine: &Engine,
+    row: TaskRow,
+    running: &[TaskRow],
+    blocks: &[LaunchBlock],
+) -> Result<Option<Waiting>> {
+    let view: TaskView = parse(&row, "state", &row.view)?;
+    // Its siblings are still being made.
+    let is_made = |parent: &TaskRow| row.parent != Some(parent.id) || parent.state != TaskState::Starting;
+    if view.sibling.is_some() && !running.iter().all(is_made) {
+        return Ok(None);
+    }
+    let ready = match first_of(engine, &view).await? {
+        Dependencies::Done => !super::block::holds(blocks, &row),
+        Dependencies::Open => false,
+        Dependencies::Failed(message) => {
+            refuse(engine, &row, message).await?;
+            return Ok(None);
+        }
+    };
+    Ok(Some(Waiting { row, sibling: view.sibling, ready }))
 }
 
 /// A task in the queue.
@@ -95,13 +141,13 @@ struct Waiting {
     ready: bool,
 }
 
-/// What may be let go now, in order.
+/// What may be let go now, in order; and how many places are left then.
 fn choose(
     queued: &[Waiting],
     running: &[TaskRow],
     all: usize,
     labels: &BTreeMap<String, usize>,
-) -> Vec<TaskId> {
+) -> (Vec<TaskId>, usize) {
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     let places = |row: &TaskRow| -> Vec<(String, usize)> {
         row.labels
@@ -155,7 +201,7 @@ fn choose(
         room -= 1;
         chosen.push(one.row.id);
     }
-    chosen
+    (chosen, room)
 }
 
 /// The labels of all that is live, with each task that these are below of.
@@ -274,14 +320,23 @@ mod tests {
         Waiting { row, sibling: None, ready: true }
     }
 
+    fn chosen(
+        queued: &[Waiting],
+        running: &[TaskRow],
+        all: usize,
+        labels: &BTreeMap<String, usize>,
+    ) -> Vec<TaskId> {
+        choose(queued, running, all, labels).0
+    }
+
     #[test]
     fn as_many_as_there_is_room_for_in_order() {
         let queued = [0; 3].map(|_| waiting(row(&[])));
         let ids: Vec<TaskId> = queued.iter().map(|one| one.row.id).collect();
-        assert_eq!(choose(&queued, &[], 2, &BTreeMap::new()), ids[..2]);
-        assert_eq!(choose(&queued, &[row(&[])], 2, &BTreeMap::new()), ids[..1]);
-        assert_eq!(choose(&queued, &[row(&[]), row(&[])], 2, &BTreeMap::new()), []);
-        assert_eq!(choose(&queued, &[], 9, &BTreeMap::new()), ids);
+        assert_eq!(chosen(&queued, &[], 2, &BTreeMap::new()), ids[..2]);
+        assert_eq!(chosen(&queued, &[row(&[])], 2, &BTreeMap::new()), ids[..1]);
+        assert_eq!(chosen(&queued, &[row(&[]), row(&[])], 2, &BTreeMap::new()), []);
+        assert_eq!(chosen(&queued, &[], 9, &BTreeMap::new()), ids);
     }
 
     #[test]
@@ -290,11 +345,11 @@ mod tests {
         let blue = || row(&[("team", "blue")]);
         let (first, second, red) = (blue(), blue(), row(&[("team", "red")]));
         let queued = [first.clone(), second, red.clone()].map(waiting);
-        assert_eq!(choose(&queued, &[], 9, &limits), [first.id, red.id]);
-        assert_eq!(choose(&queued, &[blue()], 9, &limits), [red.id]);
+        assert_eq!(chosen(&queued, &[], 9, &limits), [first.id, red.id]);
+        assert_eq!(chosen(&queued, &[blue()], 9, &limits), [red.id]);
         let users = [row(&[("user", "a")]), row(&[("user", "a")]), row(&[("user", "b")])];
         let ids = users.clone().map(|row| row.id);
-        assert_eq!(choose(&users.map(waiting), &[], 9, &limits), [ids[0], ids[2]]);
+        assert_eq!(chosen(&users.map(waiting), &[], 9, &limits), [ids[0], ids[2]]);
     }
 
     fn children<const N: usize>(parent: &TaskRow, at_once: u32, in_order: Order) -> [Waiting; N] {
@@ -311,16 +366,16 @@ mod tests {
         let running = std::slice::from_ref(&parent);
         let none = BTreeMap::new();
         let queued: [Waiting; 4] = children(&parent, 2, Order::Parallel);
-        assert_eq!(choose(&queued, running, 1, &none), [queued[0].row.id]);
-        assert_eq!(choose(&queued, running, 9, &none), [queued[0].row.id, queued[1].row.id]);
+        assert_eq!(chosen(&queued, running, 1, &none), [queued[0].row.id]);
+        assert_eq!(chosen(&queued, running, 9, &none), [queued[0].row.id, queued[1].row.id]);
         let [first, mut rest @ ..]: [Waiting; 4] = queued;
         let both = [parent.clone(), first.row];
-        assert_eq!(choose(&rest, &both, 9, &none), [rest[0].row.id]);
+        assert_eq!(chosen(&rest, &both, 9, &none), [rest[0].row.id]);
         // Whoever waits for something is passed by.
         rest[0].ready = false;
-        assert_eq!(choose(&rest, &both, 9, &none), [rest[1].row.id]);
+        assert_eq!(chosen(&rest, &both, 9, &none), [rest[1].row.id]);
         // Without children it counts for itself.
-        assert_eq!(choose(&[waiting(row(&[]))], running, 1, &none), []);
+        assert_eq!(chosen(&[waiting(row(&[]))], running, 1, &none), []);
     }
 
     #[test]
@@ -330,11 +385,11 @@ mod tests {
         let other = row(&[("definition", "d")]);
         let [child]: [Waiting; 1] = children(&parent, 1, Order::Parallel);
         let both = [parent.clone(), child.row.clone()];
-        assert_eq!(choose(&[waiting(other.clone())], &both, 9, &limits), []);
+        assert_eq!(chosen(&[waiting(other.clone())], &both, 9, &limits), []);
         let [mut child]: [Waiting; 1] = children(&parent, 1, Order::Parallel);
         child.row.labels = parent.labels.clone();
         let (id, running) = (child.row.id, [parent]);
-        assert_eq!(choose(&[child, waiting(other)], &running, 9, &limits), [id]);
+        assert_eq!(chosen(&[child, waiting(other)], &running, 9, &limits), [id]);
     }
 
     #[test]
@@ -345,10 +400,10 @@ mod tests {
         let mut queued: [Waiting; 3] = children(&parent, 1, Order::Sequential);
         // As priorities have it.
         queued.reverse();
-        assert_eq!(choose(&queued, running, 9, &none), [queued[2].row.id]);
+        assert_eq!(chosen(&queued, running, 9, &none), [queued[2].row.id]);
         queued[2].ready = false;
-        assert_eq!(choose(&queued, running, 9, &none), []);
+        assert_eq!(chosen(&queued, running, 9, &none), []);
         let others = [waiting(row(&[]))];
-        assert_eq!(choose(&others, running, 9, &none), [others[0].row.id]);
+        assert_eq!(chosen(&others, running, 9, &none), [others[0].row.id]);
     }
 }

@@ -213,7 +213,7 @@ async fn tell_states(supervisor: Supervisor, hooks: Arc<dyn Hooks>, changed: Arc
                 changed.more.notified().await;
                 continue;
             };
-            if let Err(error) = tell_state(&supervisor, &hooks, task, after).await {
+            if let Err(error) = tell_states_of(&supervisor, &hooks, task, after).await {
                 warn!(%task, %error, "a callback could not be told of a state");
             }
         }
@@ -224,28 +224,43 @@ async fn tell_states(supervisor: Supervisor, hooks: Arc<dyn Hooks>, changed: Arc
     }
 }
 
-async fn tell_state(supervisor: &Supervisor, hooks: &Arc<dyn Hooks>, task: TaskId, after: u64) -> Result<()> {
-    let on = HookPoint::State;
-    let events = supervisor.task_events(task, after, EVENTS).await?;
-    for event in events.into_iter().filter(|event| event.kind == TaskEventKind::State) {
-        let shown = supervisor.task(task).await?;
-        let id = Uuid::new_v5(&task.0, format!("hook:callback:{}", event.seq).as_bytes());
-        let session = shown.session_id;
-        let sent = AtomicU32::new(0);
-        let firing = Arc::new(Firing { id, task, session, on, offered: None, sent });
-        let (deliverable, message, outcome) = (None, None, None);
-        let call = HookCall {
-            id: id.to_string(),
-            on,
-            deliverable,
-            message,
-            outcome,
-            event: Some(event),
-            task: shown,
-        };
-        if let Err(why) = callback::call(hooks.clone(), HookCtx::new(supervisor, &firing), call).await {
-            warn!(%task, why, "a callback that was told of a state failed");
+/// All states from `after` on: one commit may have more events than are read at once.
+async fn tell_states_of(
+    supervisor: &Supervisor,
+    hooks: &Arc<dyn Hooks>,
+    task: TaskId,
+    mut after: u64,
+) -> Result<()> {
+    loop {
+        let events = supervisor.task_events(task, after, EVENTS).await?;
+        let is_all = events.len() < EVENTS;
+        after = events.last().map_or(after, |event| event.seq);
+        for event in events.into_iter().filter(|event| event.kind == TaskEventKind::State) {
+            tell_state(supervisor, hooks, task, event).await?;
         }
+        if is_all {
+            return Ok(());
+        }
+    }
+}
+
+async fn tell_state(
+    supervisor: &Supervisor,
+    hooks: &Arc<dyn Hooks>,
+    task: TaskId,
+    event: TaskEvent,
+) -> Result<()> {
+    let on = HookPoint::State;
+    let shown = supervisor.task(task).await?;
+    let id = Uuid::new_v5(&task.0, format!("hook:callback:{}", event.seq).as_bytes());
+    let session = shown.session_id;
+    let sent = AtomicU32::new(0);
+    let firing = Arc::new(Firing { id, task, session, on, offered: None, sent });
+    let (deliverable, message, outcome) = (None, None, None);
+    let call =
+        HookCall { id: id.to_string(), on, deliverable, message, outcome, event: Some(event), task: shown };
+    if let Err(why) = callback::call(hooks.clone(), HookCtx::new(supervisor, &firing), call).await {
+        warn!(%task, why, "a callback that was told of a state failed");
     }
     Ok(())
 }
