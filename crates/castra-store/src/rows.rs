@@ -43,10 +43,10 @@ pub struct SessionRow {
 
 /// What a prefix or a name stands for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Found {
-    One(Box<SessionRow>),
+pub enum Found<R = SessionRow, I = SessionId> {
+    One(Box<R>),
     /// Several, newest first; at most ten are listed.
-    Ambiguous(Vec<SessionId>),
+    Ambiguous(Vec<I>),
     None,
 }
 

@@ -27,14 +27,7 @@ pub struct TaskRow {
     pub updated_at: Timestamp,
 }
 
-/// What a prefix or a name stands for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FoundTask {
-    One(Box<TaskRow>),
-    /// Several, newest first; at most ten are listed.
-    Ambiguous(Vec<TaskId>),
-    None,
-}
+pub type FoundTask = crate::rows::Found<TaskRow, TaskId>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskFilter {

@@ -17,14 +17,7 @@ pub struct TeamRow {
     pub updated_at: Timestamp,
 }
 
-/// What a prefix or a name stands for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FoundTeam {
-    One(Box<TeamRow>),
-    /// Several, newest first; at most ten are listed.
-    Ambiguous(Vec<TeamId>),
-    None,
-}
+pub type FoundTeam = crate::rows::Found<TeamRow, TeamId>;
 
 /// A team to be. Its id is the commit's.
 #[derive(Clone, Debug)]

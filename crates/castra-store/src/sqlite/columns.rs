@@ -164,3 +164,12 @@ pub(super) fn run_state(name: &str) -> Option<RunState> {
 pub(super) fn scope(name: &str) -> Option<Scope> {
     Scope::parse(name)
 }
+
+/// Ids that are listed where a beginning could be any of several.
+pub(super) const AMBIGUOUS_SHOWN: i64 = 10;
+
+/// What can be the beginning of an id. Names are looked up first, so that one that looks like it can be reached.
+pub(super) fn as_prefix(wanted: &str) -> Option<String> {
+    let prefix = wanted.to_ascii_lowercase();
+    (prefix.len() >= 4 && prefix.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')).then_some(prefix)
+}

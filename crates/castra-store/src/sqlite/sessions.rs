@@ -1,7 +1,7 @@
 //! Reads of sessions: one, found, listed, live. Refuses removed ones.
 
 use super::Sqlite;
-use super::columns::{Columns, Spelled, json, mode, run_state, unsigned};
+use super::columns::{AMBIGUOUS_SHOWN, Columns, Spelled, as_prefix, json, mode, run_state, unsigned};
 use super::records;
 use crate::error::StoreError;
 use crate::rows::{
@@ -30,10 +30,6 @@ macro_rules! live {
         "s.state NOT IN ('ended', 'lost')"
     };
 }
-
-/// Names are looked up first, so that a name that looks like an id's beginning can be reached.
-const PREFIX_CHARS: usize = 4;
-const AMBIGUOUS_SHOWN: usize = 10;
 
 impl Sqlite {
     pub(crate) async fn session(&self, id: SessionId) -> Result<Option<SessionRow>, StoreError> {
@@ -74,16 +70,13 @@ impl Sqlite {
         if let Some(row) = named {
             return Ok(Found::One(Box::new(session(&row)?)));
         }
-        let prefix = wanted.to_ascii_lowercase();
-        if prefix.len() < PREFIX_CHARS || !prefix.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
-            return Ok(Found::None);
-        }
+        let Some(prefix) = as_prefix(wanted) else { return Ok(Found::None) };
         // 'g' comes after every character of an id.
         let ids: Vec<String> = sqlx::query_scalar(
             "SELECT id FROM sessions WHERE id >= $1 AND id < $1 || 'g' AND removed_at IS NULL ORDER BY no DESC LIMIT $2",
         )
         .bind(&prefix)
-        .bind(AMBIGUOUS_SHOWN as i64)
+        .bind(AMBIGUOUS_SHOWN)
         .fetch_all(&self.readers)
         .await?;
         let ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();

@@ -1,6 +1,6 @@
 //! Tasks: what is read of them, and their removal. Refuses to know what a state means.
 
-use super::columns::{Columns, Spelled, json, signed};
+use super::columns::{AMBIGUOUS_SHOWN, Columns, Spelled, as_prefix, json, signed};
 use super::{Sqlite, Writer, task_commit};
 use crate::commit::NewServerEvent;
 use crate::error::{StoreError, TaskError};
@@ -15,8 +15,6 @@ use sqlx::sqlite::SqliteRow;
 use std::sync::Arc;
 
 /// Names are looked up first, so that a name that looks like an id's beginning can be reached.
-const PREFIX_CHARS: usize = 4;
-const AMBIGUOUS_SHOWN: i64 = 10;
 /// As the index `tasks_live` says it.
 macro_rules! live {
     () => {
@@ -80,10 +78,7 @@ impl Sqlite {
         if let Some(row) = named {
             return Ok(one(Some(task(&row)?)));
         }
-        let prefix = wanted.to_ascii_lowercase();
-        if prefix.len() < PREFIX_CHARS || !prefix.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
-            return Ok(FoundTask::None);
-        }
+        let Some(prefix) = as_prefix(wanted) else { return Ok(FoundTask::None) };
         // 'g' comes after every character of an id.
         let ids: Vec<String> = sqlx::query_scalar(
             "SELECT id FROM tasks WHERE id >= $1 AND id < $1 || 'g' ORDER BY no DESC LIMIT $2",

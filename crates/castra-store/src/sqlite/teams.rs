@@ -1,6 +1,6 @@
 //! Teams: the one transaction that changes them, and reads. Refuses to know what an agent is.
 
-use super::columns::{Columns, Spelled, damaged, json, signed, unsigned};
+use super::columns::{AMBIGUOUS_SHOWN, Columns, Spelled, as_prefix, damaged, json, signed, unsigned};
 use super::{Sqlite, Writer};
 use crate::error::{StoreError, TeamError};
 use crate::rows::{Cursor, Listing};
@@ -11,8 +11,6 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
 /// As with tasks: a name that looks like an id's beginning can be reached.
-const PREFIX_CHARS: usize = 4;
-const AMBIGUOUS_SHOWN: i64 = 10;
 
 impl Sqlite {
     pub(crate) async fn commit_team(&self, commit: TeamCommit) -> Result<TeamCommitted, TeamError> {
@@ -65,10 +63,7 @@ impl Sqlite {
         if let Some(row) = named {
             return Ok(one(Some(team(&row)?)));
         }
-        let prefix = wanted.to_ascii_lowercase();
-        if prefix.len() < PREFIX_CHARS || !prefix.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
-            return Ok(FoundTeam::None);
-        }
+        let Some(prefix) = as_prefix(wanted) else { return Ok(FoundTeam::None) };
         // 'g' comes after every character of an id.
         let ids: Vec<String> = sqlx::query_scalar(
             "SELECT id FROM teams WHERE id >= $1 AND id < $1 || 'g' ORDER BY no DESC LIMIT $2",

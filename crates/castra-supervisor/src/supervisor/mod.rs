@@ -165,18 +165,13 @@ impl Supervisor {
         if let Some(id) = reference.parse().ok().filter(|id| self.engine.has_actor(*id)) {
             return Ok(id);
         }
-        match self.engine.store.find(reference).await? {
-            Found::One(row) => Ok(row.id),
-            Found::None => Err(Error::session_not_found(reference)),
-            Found::Ambiguous(ids) => Err(Error::with_hint(
-                ErrorCode::Conflict,
-                format!("{reference:?} could be any of {} sessions", ids.len()),
-                format!(
-                    "write more of it: {}",
-                    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                ),
-            )),
-        }
+        Ok(the_one(
+            self.engine.store.find(reference).await?,
+            reference,
+            "sessions",
+            Error::session_not_found,
+        )?
+        .id)
     }
 
     pub(crate) async fn row(&self, id: SessionId) -> Result<SessionRow> {
@@ -203,13 +198,7 @@ impl Supervisor {
             };
             return Ok(Page { items, next: None });
         }
-        let cursor = filter.cursor.map(|cursor| cursor.parse::<Cursor>()).transpose().map_err(|_| {
-            Error::with_hint(
-                ErrorCode::InvalidRequest,
-                "this is not a cursor",
-                "pass `next` of the page before",
-            )
-        })?;
+        let cursor = read_cursor(filter.cursor.as_deref())?;
         let limit = filter.limit.unwrap_or(PAGE_SESSIONS).clamp(1, 1000) as u32;
         let wanted = SessionFilter { all: filter.all, label: filter.label, ..SessionFilter::default() };
         let rows = self.engine.store.sessions(&wanted, cursor, limit).await?;
@@ -360,4 +349,32 @@ async fn lock(home: &std::path::Path) -> Result<OwnedFd> {
         )),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// What a reference stands for. `several`: of what there could be more than one.
+fn the_one<R, I: std::fmt::Display>(
+    found: Found<R, I>,
+    reference: &str,
+    several: &str,
+    none: impl FnOnce(&str) -> Error,
+) -> Result<Box<R>> {
+    match found {
+        Found::One(row) => Ok(row),
+        Found::None => Err(none(reference)),
+        Found::Ambiguous(ids) => Err(Error::with_hint(
+            ErrorCode::Conflict,
+            format!("{reference:?} could be any of {} {several}", ids.len()),
+            format!(
+                "write more of it: {}",
+                ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+        )),
+    }
+}
+
+/// Where a listing goes on, as the page before said it.
+fn read_cursor(text: Option<&str>) -> Result<Option<Cursor>> {
+    text.map(str::parse).transpose().map_err(|_| {
+        Error::with_hint(ErrorCode::InvalidRequest, "this is not a cursor", "pass `next` of the page before")
+    })
 }

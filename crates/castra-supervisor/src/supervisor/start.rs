@@ -218,6 +218,18 @@ impl Supervisor {
         Ok(())
     }
 
+    /// The folders that a session names, by their real paths from now on; looked at as they were named and as they are.
+    pub(super) async fn settle_folders(&self, spec: &mut SessionSpec, caller: &Caller) -> Result<()> {
+        self.check_folders(spec, caller).await?;
+        if let Some(workdir) = &mut spec.workdir {
+            *workdir = self.folder("workdir", workdir).await?;
+        }
+        for dir in &mut spec.add_dirs {
+            *dir = self.folder("add_dirs", dir).await?;
+        }
+        self.check_folders(spec, caller).await
+    }
+
     /// An agent can read the folders that it is given, and tell. Whoever may not answer its requests names only folders
     /// that the operator has listed; of others they do not learn whether they exist.
     pub(super) async fn check_folders(&self, spec: &SessionSpec, caller: &Caller) -> Result<()> {

@@ -1,15 +1,15 @@
 //! Many tasks at once: those that a filter means, listed and ended.
 
-use super::{Caller, Supervisor};
+use super::{Caller, Supervisor, read_cursor};
+use crate::Result;
 use crate::task::document;
 use crate::task::filter::Filter;
 use crate::task::held::parse;
 use crate::task::view::TaskView;
-use crate::{Error, Result};
 use castra_proto::api::Page;
 use castra_proto::task::{CancelTask, CancelTasks, CancelledTasks};
 use castra_proto::{ErrorCode, Task, TaskId};
-use castra_store::{Cursor, TaskFilter, TaskRow};
+use castra_store::{TaskFilter, TaskRow};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,13 +27,7 @@ impl Supervisor {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<Task>> {
-        let mut after = cursor.map(str::parse::<Cursor>).transpose().map_err(|_| {
-            Error::with_hint(
-                ErrorCode::InvalidRequest,
-                "this is not a cursor",
-                "pass `next` of the page before",
-            )
-        })?;
+        let mut after = read_cursor(cursor)?;
         // Whoever asks for a state means those that are over too.
         let of_state = wanted.paths().contains(&"state");
         let filter = TaskFilter { all: filter.all || of_state, ..filter.clone() };

@@ -149,7 +149,7 @@ impl Supervisor {
         check_scope(&spec.session, caller)?;
         hooks::check(&spec.hooks, self.engine.config.webhooks.is_some())?;
         hooks::check_scope(&spec.hooks, caller)?;
-        self.settle_folders(spec, caller).await?;
+        self.settle_folders(&mut spec.session, caller).await?;
         let mut attempt = spec.session.clone();
         attempt.mode = mode(spec);
         self.check_spec(SessionId::now(), &attempt).await?;
@@ -174,19 +174,6 @@ impl Supervisor {
             above.pop();
         }
         Ok(())
-    }
-
-    /// As sessions' folders are checked: whoever may not approve names only those that the operator has listed. By the
-    /// real paths, which are the task's from now on.
-    async fn settle_folders(&self, spec: &mut TaskSpec, caller: &Caller) -> Result<()> {
-        self.check_folders(&spec.session, caller).await?;
-        if let Some(workdir) = &mut spec.session.workdir {
-            *workdir = self.folder("workdir", workdir).await?;
-        }
-        for dir in &mut spec.session.add_dirs {
-            *dir = self.folder("add_dirs", dir).await?;
-        }
-        self.check_folders(&spec.session, caller).await
     }
 
     async fn dependencies(&self, references: &[String]) -> Result<Vec<TaskId>> {

@@ -1,6 +1,6 @@
 //! Tasks: created, shown, cancelled, gone on with, removed; and what they have handed over.
 
-use super::{Caller, Supervisor};
+use super::{Caller, Supervisor, read_cursor, the_one};
 use crate::engine::now;
 use crate::task::held::{Held, parse};
 use crate::task::state::Cause;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use castra_proto::api::Page;
 use castra_proto::task::{CancelTask, Deliverable, LaunchBlock, Level, TaskEvent, TaskEventKind};
 use castra_proto::{ErrorCode, Task, TaskId, TaskSpec, TaskState};
-use castra_store::{Cursor, FoundTask, TaskError, TaskFilter, TaskRow};
+use castra_store::{TaskError, TaskFilter, TaskRow};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -33,18 +33,7 @@ impl Supervisor {
             let parent = Box::pin(self.resolve_task(parent)).await?;
             return self.resolve_child(parent, child).await;
         }
-        match self.engine.store.find_task(reference).await? {
-            FoundTask::One(row) => Ok(row.id),
-            FoundTask::None => Err(no_task(reference)),
-            FoundTask::Ambiguous(ids) => Err(Error::with_hint(
-                ErrorCode::Conflict,
-                format!("{reference:?} could be any of {} tasks", ids.len()),
-                format!(
-                    "write more of it: {}",
-                    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                ),
-            )),
-        }
+        Ok(the_one(self.engine.store.find_task(reference).await?, reference, "tasks", no_task)?.id)
     }
 
     pub async fn task(&self, id: TaskId) -> Result<Task> {
@@ -99,13 +88,7 @@ impl Supervisor {
         cursor: Option<&str>,
         limit: Option<usize>,
     ) -> Result<Page<Task>> {
-        let cursor = cursor.map(str::parse::<Cursor>).transpose().map_err(|_| {
-            Error::with_hint(
-                ErrorCode::InvalidRequest,
-                "this is not a cursor",
-                "pass `next` of the page before",
-            )
-        })?;
+        let cursor = read_cursor(cursor)?;
         let limit = limit.unwrap_or(PAGE_TASKS).clamp(1, 1000) as u32;
         let rows = self.engine.store.tasks(filter, cursor, limit).await?;
         let blocks = self.engine.store.blocks().await?;

@@ -1,7 +1,8 @@
 //! Teams: made, shown, ended, and which session each of their conversations is.
 
 use super::start::{check_scope, hash};
-use super::{Caller, Supervisor};
+use super::tasks::TRIES;
+use super::{Caller, Supervisor, read_cursor, the_one};
 use crate::engine::{json_text, now};
 use crate::team::held::{Held, no_team};
 use crate::team::spec::{check, conversation};
@@ -11,8 +12,8 @@ use crate::{Error, Result, redact, shown};
 use castra_proto::api::{Page, TurnResult};
 use castra_proto::session::{ExitCause, Turn};
 use castra_proto::team::{ClearTeam, Conversation, StopTeam, TeamAgent};
-use castra_proto::{ErrorCode, RunState, SessionId, SessionSpec, Team, TeamId, TeamSpec};
-use castra_store::{Cursor, FoundTeam, NewTeam, TeamCommit, TeamRow};
+use castra_proto::{ErrorCode, RunState, SessionId, Team, TeamId, TeamSpec};
+use castra_store::{NewTeam, TeamCommit, TeamRow};
 use futures::future::join_all;
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -20,8 +21,6 @@ use std::time::Duration;
 const PAGE: usize = 50;
 /// Characters of a result that are shown.
 const OUTPUT: usize = 2000;
-/// Tries at a change that others were faster with.
-const TRIES: usize = 50;
 
 impl Supervisor {
     /// A new team. Unless it is `lazy`, each of its agents is ready when this returns; where one cannot be started, none
@@ -43,7 +42,7 @@ impl Supervisor {
         let mut spec = spec;
         for agent in spec.agents.values_mut() {
             check_scope(&agent.session, caller)?;
-            self.settle(&mut agent.session, caller).await?;
+            self.settle_folders(&mut agent.session, caller).await?;
             self.check_spec(SessionId::now(), &agent.session).await?;
         }
         let mut secrets = Map::new();
@@ -79,18 +78,6 @@ impl Supervisor {
             }
         }
         self.team(id).await
-    }
-
-    /// As of a session: whoever may not approve names only folders that are listed, and the real ones are the team's.
-    async fn settle(&self, session: &mut SessionSpec, caller: &Caller) -> Result<()> {
-        self.check_folders(session, caller).await?;
-        if let Some(workdir) = &mut session.workdir {
-            *workdir = self.folder("workdir", workdir).await?;
-        }
-        for dir in &mut session.add_dirs {
-            *dir = self.folder("add_dirs", dir).await?;
-        }
-        self.check_folders(session, caller).await
     }
 
     /// All of them at once; what those say that could not be started. One that was there already, of the first call of
@@ -150,18 +137,7 @@ impl Supervisor {
 
     /// Resolves an id, a unique prefix (4 characters or more) or a name.
     pub async fn resolve_team(&self, reference: &str) -> Result<TeamId> {
-        match self.engine.store.find_team(reference).await? {
-            FoundTeam::One(row) => Ok(row.id),
-            FoundTeam::None => Err(no_team(reference)),
-            FoundTeam::Ambiguous(ids) => Err(Error::with_hint(
-                ErrorCode::Conflict,
-                format!("{reference:?} could be any of {} teams", ids.len()),
-                format!(
-                    "write more of it: {}",
-                    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                ),
-            )),
-        }
+        Ok(the_one(self.engine.store.find_team(reference).await?, reference, "teams", no_team)?.id)
     }
 
     pub async fn team(&self, id: TeamId) -> Result<Team> {
@@ -171,13 +147,7 @@ impl Supervisor {
 
     /// Newest first.
     pub async fn teams(&self, cursor: Option<&str>, limit: Option<usize>) -> Result<Page<Team>> {
-        let cursor = cursor.map(str::parse::<Cursor>).transpose().map_err(|_| {
-            Error::with_hint(
-                ErrorCode::InvalidRequest,
-                "this is not a cursor",
-                "pass `next` of the page before",
-            )
-        })?;
+        let cursor = read_cursor(cursor)?;
         let limit = limit.unwrap_or(PAGE).clamp(1, 500) as u32;
         let rows = self.engine.store.teams(cursor, limit).await?;
         let mut items = Vec::with_capacity(rows.items.len());

@@ -63,6 +63,19 @@ impl Api {
     pub(super) fn lease(&self, grant: &Grant) -> Lease {
         self.standing.lease(grant)
     }
+
+    /// What `work` comes to; none when the daemon stops, or the token ends, before. It is dropped with its caller.
+    pub(super) async fn waited<T>(
+        &self,
+        grant: &Grant,
+        work: impl Future<Output = castra_supervisor::Result<T>>,
+    ) -> Result<Option<T>, Refusal> {
+        let mut lease = self.lease(grant);
+        tokio::select! {
+            done = work => Ok(Some(done?)),
+            _ = lease.over() => Ok(None),
+        }
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Grant {

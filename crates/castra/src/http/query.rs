@@ -10,9 +10,6 @@ use serde::{Deserialize, Deserializer};
 use std::str::FromStr;
 use std::time::Duration;
 use utoipa::IntoParams;
-use utoipa::openapi::Required;
-use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 
 /// The query string. Unknown names have been refused by the gate.
 pub(super) struct Query<T>(pub(super) T);
@@ -109,7 +106,12 @@ impl Names {
 }
 
 /// `Idempotency-Key`, when it was sent.
-pub(super) struct Key(pub(super) Option<String>);
+#[derive(IntoParams)]
+#[into_params(names("Idempotency-Key"), parameter_in = Header)]
+pub(super) struct Key(
+    /// 1 to 255 ASCII characters of the caller's choice
+    pub(super) Option<String>,
+);
 
 impl<S: Send + Sync> FromRequestParts<S> for Key {
     type Rejection = Refusal;
@@ -126,19 +128,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
                 "Idempotency-Key must be 1 to 255 visible ASCII characters, once",
             )),
         }
-    }
-}
-
-impl IntoParams for Key {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let text = SchemaType::from_iter([Type::String, Type::Null]);
-        let key = ParameterBuilder::new()
-            .name("Idempotency-Key")
-            .parameter_in(ParameterIn::Header)
-            .required(Required::False)
-            .description(Some("1 to 255 ASCII characters of the caller's choice"))
-            .schema(Some(ObjectBuilder::new().schema_type(text)));
-        vec![key.build()]
     }
 }
 

@@ -46,7 +46,7 @@ impl Once {
 
 #[derive(Args, Debug)]
 pub(super) struct Patience {
-    /// At most this long; the answer comes nevertheless, and shifts no other
+    /// Wait at most this long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<u64>,
 }
@@ -140,13 +140,8 @@ pub(super) async fn ask(args: AskArgs, ctx: Ctx) -> Result<(), Failure> {
     let (said, client) = (args.said, ctx.client().await?);
     let (team, message, key) = (said.of.find(&client).await?, said.message()?, said.once.key());
     let mut waiting = Waiting::new(&client, &ctx.out, &args.patience);
-    let answer = loop {
-        let wait = waiting.slice();
-        let answer = client.ask_agent(&team, &said.agent, &message, &key, wait).await?;
-        if waiting.is_over(answer.state, [&answer]).await? {
-            break answer;
-        }
-    };
+    let asking = async |wait| client.ask_agent(&team, &said.agent, &message, &key, wait).await;
+    let answer = waiting.till_over(asking, |answer| (answer.state, vec![answer])).await?;
     tell_one(&answer, &ctx.out)
 }
 
@@ -161,13 +156,10 @@ pub(super) async fn route(args: RouteArgs, ctx: Ctx) -> Result<(), Failure> {
         key: args.key,
     };
     let mut waiting = Waiting::new(&client, &ctx.out, &args.patience);
-    let routed = loop {
-        let wait = waiting.slice();
-        let routed = client.route(&team, &request, &key, wait).await?;
-        if waiting.is_over(routed.state, routed.asked.iter().chain(&routed.answer)).await? {
-            break routed;
-        }
-    };
+    let routing = async |wait| client.route(&team, &request, &key, wait).await;
+    let routed = waiting
+        .till_over(routing, |routed| (routed.state, routed.asked.iter().chain(&routed.answer).collect()))
+        .await?;
     if ctx.out.json {
         ctx.out.json(&routed)?;
     }
@@ -184,13 +176,8 @@ pub(super) async fn fanout(args: FanoutArgs, ctx: Ctx) -> Result<(), Failure> {
     let (team, key) = (args.of.find(&client).await?, args.once.key());
     let request = Fanout { text: text(args.text)?, agents: args.agents, key: args.key };
     let mut waiting = Waiting::new(&client, &ctx.out, &args.patience);
-    let answers = loop {
-        let wait = waiting.slice();
-        let answers = client.fan_out(&team, &request, &key, wait).await?;
-        if waiting.is_over(answers.state, &answers.answers).await? {
-            break answers;
-        }
-    };
+    let asking = async |wait| client.fan_out(&team, &request, &key, wait).await;
+    let answers = waiting.till_over(asking, |all| (all.state, all.answers.iter().collect())).await?;
     if ctx.out.json {
         ctx.out.json(&answers)?;
     } else {
@@ -223,6 +210,21 @@ impl<'a> Waiting<'a> {
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         // Rounded up: a wait of 0 would be asked for again and again.
         left.map_or(slice, |left| slice.min(left.as_millis().div_ceil(1000) as u64))
+    }
+
+    /// Asks again, as the same request, until it is over or there is no time. `stands`: how it is, and with whom.
+    async fn till_over<T>(
+        &mut self,
+        ask: impl AsyncFn(u64) -> Result<T, Error>,
+        stands: impl Fn(&T) -> (AnswerState, Vec<&Answer>),
+    ) -> Result<T, Error> {
+        loop {
+            let said = ask(self.slice()).await?;
+            let (state, answers) = stands(&said);
+            if self.is_over(state, answers).await? {
+                return Ok(said);
+            }
+        }
     }
 
     /// Whether there is nothing to wait for, or no time.

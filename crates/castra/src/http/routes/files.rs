@@ -68,16 +68,16 @@ async fn write(
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct ReadQuery {
-    /// Relative to `work/`; empty is `work/` itself, a final slash means a folder.
+pub(super) struct ReadQuery {
+    /// Relative to the folder that the agent works in; empty is the folder itself, a final slash means a folder.
     #[serde(default)]
     #[param(default = "")]
-    path: String,
+    pub(super) path: String,
 }
 
 /// Read a file, or list a folder.
 ///
-/// A file comes as an attachment; a folder as a page of `{name, kind: file|dir|other, size, modified}`.
+/// A file comes as an attachment; a folder as a page of `{name, kind: file|dir|link|other, size, modified}`.
 #[utoipa::path(get, path = "/sessions/{id}/files", tag = "files", security(("token" = ["read"])),
     params(ReadQuery), responses((status = 200, description = "The bytes, or the entries",
         content((Vec<u8> = "application/octet-stream"), (Page<Value> = "application/json")))))]

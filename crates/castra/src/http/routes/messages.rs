@@ -4,14 +4,13 @@ use crate::http::api::{Api, Target};
 use crate::http::auth::Grant;
 use crate::http::body::Input;
 use crate::http::query::{self, Key, Names, Query, WaitQuery};
-use crate::http::refusal::{Answer, Refusal};
+use crate::http::refusal::Answer;
 use axum::Json;
 use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use castra_proto::MessageId;
 use castra_proto::api::{Message, MessageAccepted, MessageState, SendMessage};
-use castra_proto::{MessageId, SessionId};
-use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -47,7 +46,7 @@ async fn send(
         .command(async move |supervisor| supervisor.send(id, message, key.as_deref(), &caller).await)
         .await?;
     let Some(timeout) = timeout else { return Ok((StatusCode::ACCEPTED, Json(accepted)).into_response()) };
-    match wait(&api, &grant, id, accepted.message_id, timeout).await? {
+    match api.waited(&grant, api.supervisor.wait(id, accepted.message_id, timeout)).await? {
         Some(message) => Ok(answer(message)),
         None => Ok((StatusCode::ACCEPTED, Json(accepted)).into_response()),
     }
@@ -67,7 +66,7 @@ async fn show(
 ) -> Answer {
     let message = names.id::<MessageId>("message_id")?;
     if let Some(timeout) = query::wait(query.wait, AGAIN)?
-        && let Some(message) = wait(&api, &grant, id, message, timeout).await?
+        && let Some(message) = api.waited(&grant, api.supervisor.wait(id, message, timeout)).await?
     {
         return Ok(answer(message));
     }
@@ -89,21 +88,6 @@ async fn withdraw(
     ))
 }
 
-/// `None` when the wait was cut short: the daemon stops, or the token ended.
-async fn wait(
-    api: &Api,
-    grant: &Grant,
-    id: SessionId,
-    message: MessageId,
-    timeout: Duration,
-) -> Result<Option<Message>, Refusal> {
-    let mut lease = api.lease(grant);
-    tokio::select! {
-        message = api.supervisor.wait(id, message, timeout) => Ok(Some(message?)),
-        _ = lease.over() => Ok(None),
-    }
-}
-
 fn answer(message: Message) -> Response {
     let status = match message.state {
         MessageState::Answered | MessageState::Interrupted | MessageState::Withdrawn => StatusCode::OK,
@@ -115,6 +99,7 @@ fn answer(message: Message) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use castra_proto::SessionId;
 
     #[test]
     fn a_wait_that_is_not_over_answers_202() {

@@ -145,14 +145,11 @@ async fn show(
     let Some(wait) = query::wait(query.wait, "ask for the task again")? else {
         return Ok(Json(api.supervisor.task(id).await?));
     };
-    let mut lease = api.lease(&grant);
-    let deliverable = query.deliverable.as_deref();
-    let task = tokio::select! {
-        task = api.supervisor.wait_task(id, deliverable, wait) => task?,
-        // The daemon stops, or the token has ended.
-        _ = lease.over() => api.supervisor.task(id).await?,
-    };
-    Ok(Json(task))
+    let task = api.supervisor.wait_task(id, query.deliverable.as_deref(), wait);
+    match api.waited(&grant, task).await? {
+        Some(task) => Ok(Json(task)),
+        None => Ok(Json(api.supervisor.task(id).await?)),
+    }
 }
 
 /// Remove a task that is over.

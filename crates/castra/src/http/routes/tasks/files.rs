@@ -5,7 +5,7 @@ use crate::http::auth::Grant;
 use crate::http::body::Octets;
 use crate::http::query::{Key, Query, flag};
 use crate::http::refusal::Answer;
-use crate::http::routes::files;
+use crate::http::routes::files::{self, ReadQuery};
 use axum::Json;
 use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
@@ -62,15 +62,6 @@ async fn upload(
         uploaded
     };
     Ok((StatusCode::CREATED, Json(api.command(work).await?)))
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct ReadQuery {
-    /// Relative to the folder that the agent works in; empty is the folder itself, a final slash means a folder.
-    #[serde(default)]
-    #[param(default = "")]
-    path: String,
 }
 
 /// Read a file of the workspace, or list a folder.

@@ -30,15 +30,13 @@ async fn cancel_group(
     Input(request): Input<CancelTasks>,
 ) -> Answer<Json<CancelledTasks>> {
     let wait = query::wait(request.wait_s, "ask for the tasks again")?.unwrap_or_default();
-    let mut lease = api.lease(&grant);
-    let work = async move |supervisor: Supervisor| supervisor.cancel_tasks(&request, &grant.caller).await;
+    let caller = grant.caller.clone();
+    let work = async move |supervisor: Supervisor| supervisor.cancel_tasks(&request, &caller).await;
     let mut done = api.command(work).await?;
-    if !wait.is_zero() {
-        tokio::select! {
-            open = api.supervisor.wait_tasks(&done.asked, wait) => done.open = open?,
-            // The daemon stops, or the token has ended.
-            _ = lease.over() => {}
-        }
+    if !wait.is_zero()
+        && let Some(open) = api.waited(&grant, api.supervisor.wait_tasks(&done.asked, wait)).await?
+    {
+        done.open = open;
     }
     Ok(Json(done))
 }

@@ -71,12 +71,9 @@ where
     let begun = |supervisor: Supervisor| work(supervisor, grant.caller.clone(), key.clone(), Duration::ZERO);
     let mut answer = api.command(begun).await?;
     if answer.state() == AnswerState::Waiting && !wait.is_zero() {
-        let mut lease = api.lease(grant);
-        tokio::select! {
-            later = work(api.supervisor.clone(), grant.caller.clone(), key.clone(), wait) => answer = later?,
-            // The daemon stops, or the token has ended: it is as it was.
-            _ = lease.over() => {}
-        }
+        let later = work(api.supervisor.clone(), grant.caller.clone(), key.clone(), wait);
+        // Else it is as it was.
+        answer = api.waited(grant, later).await?.unwrap_or(answer);
     }
     let status = match answer.state() {
         AnswerState::Waiting => StatusCode::ACCEPTED,
