@@ -174,13 +174,17 @@ impl Supervisor {
     }
 
     /// Asks a task to end: its agent is interrupted, has `grace_s` to come to rest, and is stopped. A task that is over
-    /// stays as it is.
+    /// stays as it is; one whose attempt is about to end has its outcome, and no other attempt.
     ///
     /// Errors: `forbidden` where its definition says that it is not to be cancelled, but for admins.
     pub async fn cancel_task(&self, id: TaskId, request: &CancelTask, caller: &Caller) -> Result<Task> {
         self.may_cancel(id, caller).await?;
         self.change_task(id, |task| {
-            if task.view.state.is_final() || task.view.cancel.is_some() || task.view.outcome.is_some() {
+            if task.view.state.is_final() || task.view.cancel.is_some() {
+                return Ok(());
+            }
+            if task.view.outcome.is_some() {
+                give_up_retries(task, caller, request);
                 return Ok(());
             }
             let cancel = Cancel {
@@ -353,4 +357,16 @@ pub(super) fn no_task(reference: &str) -> Error {
         format!("there is no task {reference:?}"),
         "`castra task list -a` lists all tasks",
     )
+}
+
+/// The outcome stays what it is; what would come after it does not come.
+fn give_up_retries(task: &mut Held, caller: &Caller, request: &CancelTask) {
+    if task.view.retries_left == 0 {
+        return;
+    }
+    task.view.retries_left = 0;
+    let why = request.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let data = json!({"by": caller.by, "reason": request.reason});
+    let text = format!("is not tried again: cancelled by {}{why}", caller.by);
+    task.say(TaskEventKind::Log, Level::Event, text, data);
 }
