@@ -113,7 +113,7 @@ pub(crate) fn again(task: &mut Held, cause: Cause) {
         return;
     }
     view.resume = cause == Cause::Resumed;
-    (view.outcome, view.cancel, view.result, view.reason) = (None, None, None, None);
+    (view.outcome, view.cancel, view.result, view.reason, view.hook) = (None, None, None, None, None);
 }
 
 pub(super) fn hand_over(task: &mut Held, taken: Taken) {

@@ -3,13 +3,13 @@
 
 use super::driver::{Driver, caller};
 use super::held::Held;
-use super::hooks::Settled;
+use super::hooks::{Settled, take_settled};
 use super::protocol::notice::{self, Rejection, Verdict};
 use super::{end, handover};
 use crate::engine::now;
 use crate::session::commands::TOOL_RESULT;
 use crate::{Error, Result};
-use castra_proto::task::{Level, ReasonCode, TaskEventKind};
+use castra_proto::task::{HookPoint, Level, ReasonCode, TaskEventKind};
 use castra_proto::{ErrorCode, SessionId};
 use castra_store::CommitError;
 use serde_json::json;
@@ -26,7 +26,7 @@ impl Driver {
     ) -> Result<()> {
         let engine = &self.supervisor.engine;
         let workspace = task.workspace(session);
-        let settled = task.view.hook.take();
+        let settled = take_settled(task, HookPoint::Deliverable, seq);
         let work = engine.store.session(session).await?.and_then(|row| row.cwd).unwrap_or_default();
         let taken = match (refused, &settled, workspace.below_deliverables(said, &work)) {
             (Some(why), _, _) => Err(why),
@@ -70,7 +70,7 @@ impl Driver {
         name: &str,
         call: Option<&str>,
     ) -> Result<()> {
-        let settled = task.view.hook.take();
+        let settled = take_settled(task, HookPoint::CallerMessage, seq);
         let answered = settled.as_ref().map(|settled| (settled.trouble, settled.text.as_deref()));
         let (said, is_error) = match answered {
             None => ("nobody answers here; it was written down", false),

@@ -21,7 +21,7 @@ pub use context::HookCtx;
 pub(crate) use courier::keep;
 pub(crate) use desk::Desk;
 pub use desk::Registered;
-pub(super) use point::{Due, after, before, due};
+pub(super) use point::{Due, after, before, due, take_settled};
 pub(crate) use spec::{check, check_scope, enabled, restore, split, told};
 pub use webhook::{Answered, Outgoing, Post, PostError};
 

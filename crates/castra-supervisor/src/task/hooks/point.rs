@@ -43,6 +43,12 @@ fn name(task: &Held, on: HookPoint, what: u64) -> Uuid {
     Uuid::new_v5(&task.id.0, format!("hook:{attempt}:{}:{what}", on.as_str()).as_bytes())
 }
 
+/// What the hooks of this point have come to about this event of the session, once. What an earlier point has left stays.
+pub(crate) fn take_settled(task: &mut Held, on: HookPoint, seq: u64) -> Option<Settled> {
+    let id = name(task, on, seq);
+    task.view.hook.take_if(|settled| settled.id == id)
+}
+
 fn is_settled(task: &Held, id: Uuid) -> bool {
     task.view.hook.as_ref().is_some_and(|settled| settled.id == id)
 }
@@ -198,7 +204,7 @@ pub(crate) async fn before(driver: &Driver, task: &mut Held) -> Result<bool> {
     if !asked(engine, task, on) {
         return Ok(true);
     }
-    if let Some(settled) = task.view.hook.take_if(|settled| settled.id == id) {
+    if let Some(settled) = take_settled(task, on, 0) {
         let Some(why) = settled.fail else { return Ok(true) };
         let why = format!("a hook (before) failed: {why}");
         task.view.fail(ReasonCode::Hook, why, now(), &mut task.events);
@@ -223,7 +229,7 @@ pub(crate) async fn after(driver: &Driver, task: &mut Held, outcome: Outcome) ->
     if task.view.attempts.is_empty() || !asked(engine, task, on) {
         return Ok(Some(outcome));
     }
-    if let Some(settled) = task.view.hook.take_if(|settled| settled.id == id) {
+    if let Some(settled) = take_settled(task, on, 0) {
         return Ok(Some(match settled.fail {
             // What was not done stays what it is, with its own reason.
             Some(why) if outcome.state == TaskState::Done => {
