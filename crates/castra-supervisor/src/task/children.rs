@@ -24,18 +24,29 @@ pub(super) async fn begin(driver: &Driver, task: &mut Held) -> Result<()> {
     let supervisor = &driver.supervisor;
     let began = task.attempt().map(|attempt| attempt.started_at);
     if task.view.children.is_empty() {
+        // All or none: an attempt that goes on does not make up for some.
+        let mut made = Vec::with_capacity(task.spec.children.len());
         for n in 0..task.spec.children.len() {
             crate::failpoint::failpoint!("task.child");
-            let id = supervisor.create_child(task, n).await?;
-            task.view.children.push((id, None));
+            made.push((supervisor.create_child(task, n).await?, None));
         }
+        task.view.children = made;
     } else {
-        for (id, told) in &mut task.view.children {
-            let Some(row) = supervisor.engine.store.task(*id).await? else { continue };
-            let before = parse::<TaskView>(&row, "state", &row.view)?.since < began.unwrap_or_default();
-            if row.state.is_final() && row.state != TaskState::Done && before {
-                supervisor.retry_task(*id).await?;
+        let rows = match rows(driver, task).await? {
+            Ok(rows) => rows,
+            Err(n) => return lost(driver, task, n).await,
+        };
+        for row in rows.iter().filter(|row| row.state.is_final() && row.state != TaskState::Done) {
+            if parse::<TaskView>(row, "state", &row.view)?.since >= began.unwrap_or_default() {
+                continue;
             }
+            match supervisor.retry_task(row.id).await {
+                // Somebody was faster and has it try again.
+                Err(error) if error.problem().code == ErrorCode::Conflict => {}
+                tried => drop(tried?),
+            }
+        }
+        for (_, told) in &mut task.view.children {
             *told = told.filter(|state| *state == TaskState::Done);
         }
     }
@@ -59,7 +70,10 @@ pub(super) async fn follow(driver: &Driver, task: &mut Held) -> Result<()> {
     let mut late = std::pin::pin!(late);
     loop {
         changed.mark_unchanged();
-        let rows = rows(driver, task).await?;
+        let rows = match rows(driver, task).await? {
+            Ok(rows) => rows,
+            Err(n) => return lost(driver, task, n).await,
+        };
         take(task, &rows)?;
         let states: Vec<TaskState> = rows.iter().map(|row| row.state).collect();
         match verdict(&task.spec.group, &states) {
@@ -156,24 +170,36 @@ fn results(task: &Held, rows: &[TaskRow]) -> Result<Value> {
     Ok(all.into())
 }
 
-async fn rows(driver: &Driver, task: &Held) -> Result<Vec<TaskRow>> {
+/// The children of this attempt, in their order. The inner error: that one was removed.
+async fn rows(driver: &Driver, task: &Held) -> Result<Result<Vec<TaskRow>, usize>> {
     let store = &driver.supervisor.engine.store;
     let all = store.child_tasks(task.id).await?;
     let mut rows = Vec::with_capacity(task.view.children.len());
-    for (id, _) in &task.view.children {
-        let Some(row) = all.iter().find(|row| row.id == *id) else {
-            let text = format!("child {id} of task {} is not in the store", task.id);
-            return Err(Error::new(ErrorCode::Internal, text));
-        };
-        rows.push(row.clone());
+    for (n, (id, _)) in task.view.children.iter().enumerate() {
+        match all.iter().find(|row| row.id == *id) {
+            Some(row) => rows.push(row.clone()),
+            None => return Ok(Err(n)),
+        }
     }
-    Ok(rows)
+    Ok(Ok(rows))
+}
+
+fn was_removed(task: &Held, n: usize) -> String {
+    format!("its child {} was removed; only `retry` makes it anew", name_of(&task.spec.children, n))
+}
+
+/// What became of it can never be told.
+async fn lost(driver: &Driver, task: &mut Held, n: usize) -> Result<()> {
+    let said = was_removed(task, n);
+    task.view.fail(ReasonCode::Child, said, now(), &mut task.events);
+    task.commit(&driver.supervisor.engine).await
 }
 
 /// Puts into the workspace what they came to, and what they have handed over.
 pub(super) async fn hand_up(driver: &Driver, task: &Held, workspace: &Workspace) -> Result<()> {
     let engine = &driver.supervisor.engine;
     let rows = rows(driver, task).await?;
+    let rows = rows.map_err(|n| Error::new(ErrorCode::NotFound, was_removed(task, n)))?;
     let files = engine.host.files();
     let results = serde_json::to_vec_pretty(&results(task, &rows)?).unwrap_or_default();
     workspace.put_upload(files, "children.json", results.into()).await?;

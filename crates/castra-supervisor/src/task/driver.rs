@@ -4,6 +4,7 @@
 use super::held::Held;
 use super::hooks::{self, Due};
 use super::hub::Driving;
+use super::mended::is_for_good;
 use super::protocol::Enabled;
 use super::protocol::notice;
 use super::protocol::text::MCP_SERVER;
@@ -99,14 +100,8 @@ impl Driver {
                 } else if task.view.cancel.is_some() {
                     end::cancel(self, &mut task).await?;
                 } else if task.view.gathers(&task.spec) {
-                    // Where nothing but children is begun, hooks are asked here.
                     match task.view.state {
-                        TaskState::Starting => {
-                            let group = group::is_group(&task.spec);
-                            if !group || hooks::before(self, &mut task).await? {
-                                children::begin(self, &mut task).await?;
-                            }
-                        }
+                        TaskState::Starting => self.gather(&mut task).await?,
                         _ => children::follow(self, &mut task).await?,
                     }
                 } else if !task.view.begun {
@@ -125,6 +120,25 @@ impl Driver {
     /// Somebody has changed the task; or it was this driver itself, who looks again.
     pub(super) async fn poked(&self) {
         self.driving.poke.notified().await;
+    }
+
+    /// From an attempt that was admitted to its children. Where nothing else is begun, hooks are asked here.
+    async fn gather(&self, task: &mut Held) -> Result<()> {
+        let begun = async {
+            if group::is_group(&task.spec) && !hooks::before(self, task).await? {
+                return Ok(());
+            }
+            children::begin(self, task).await
+        };
+        match begun.await {
+            Err(error) if is_for_good(&error) => self.cannot_start(task, &error).await,
+            done => done,
+        }
+    }
+
+    async fn cannot_start(&self, task: &mut Held, error: &Error) -> Result<()> {
+        task.view.fail(ReasonCode::Start, error.problem().detail, now(), &mut task.events);
+        task.commit(&self.supervisor.engine).await
     }
 
     /// From an attempt that was admitted to a session that works on it.
@@ -146,11 +160,7 @@ impl Driver {
         let first_word = match begun.await {
             Ok(None) => return Ok(()),
             Ok(Some(first_word)) => first_word,
-            Err(error @ (Error::Refused(_) | Error::Launch(_))) => {
-                let problem = error.problem();
-                task.view.fail(ReasonCode::Start, problem.detail, now(), &mut task.events);
-                return task.commit(engine).await;
-            }
+            Err(error) if is_for_good(&error) => return self.cannot_start(task, &error).await,
             Err(error) => return Err(error),
         };
         crate::failpoint::failpoint!("task.begun");
@@ -237,7 +247,13 @@ impl Driver {
                     None => false,
                 };
                 let refreshed = workspace.refresh(files, &text).await?;
-                self.supervisor.resume(session, Default::default(), &caller(task.id)).await?;
+                match self.supervisor.resume(session, Default::default(), &caller(task.id)).await {
+                    // Somebody was faster and has it go on: it is looked at anew.
+                    Err(error) if error.problem().code == ErrorCode::Conflict => {
+                        return Err(TaskError::Moved(task.head()).into());
+                    }
+                    resumed => resumed?,
+                };
                 let told = match goes_on {
                     true => notice::resumed(nonce, refreshed, workspace.place(), &workspace.paths()),
                     // Nothing of the conversation is left that could go on: it is told what to do as at first.

@@ -18,6 +18,7 @@ pub(crate) mod held;
 pub(crate) mod hooks;
 pub(crate) mod hub;
 pub(crate) mod inputs;
+mod mended;
 pub mod params;
 pub mod protocol;
 pub(crate) mod queue;

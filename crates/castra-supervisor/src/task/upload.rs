@@ -3,6 +3,7 @@
 
 use super::driver::Driver;
 use super::held::Held;
+use super::mended::is_for_good;
 use super::protocol::notice;
 use super::protocol::text::Paths;
 use super::view::TaskView;
@@ -113,11 +114,15 @@ pub(super) async fn hand_in(driver: &Driver, task: &mut Held, session: SessionId
             continue;
         }
         if !there {
-            let bytes = kept(engine, &upload).await?;
-            match place(engine, &workspace, &upload.name, bytes, true).await {
+            let put = async {
+                let bytes = kept(engine, &upload).await?;
+                place(engine, &workspace, &upload.name, bytes, true).await
+            };
+            match put.await {
                 Ok(()) => {}
-                Err(Error::Refused(problem)) => {
-                    let text = format!("{} cannot be put there: {}", upload.name, problem.detail);
+                // The task goes on without it; an attempt to come tries again.
+                Err(error) if is_for_good(&error) => {
+                    let text = format!("{} cannot be put there: {}", upload.name, error.problem().detail);
                     task.say(TaskEventKind::Log, Level::Warning, text, json!({}));
                     let upload = &mut task.view.uploads[n];
                     (upload.session, upload.told) = (Some(session), true);
