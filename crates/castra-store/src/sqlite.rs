@@ -12,6 +12,7 @@ mod schedules;
 mod script;
 mod sessions;
 mod task_commit;
+mod task_contents;
 mod tasks;
 mod teams;
 mod upkeep;

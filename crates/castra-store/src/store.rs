@@ -270,19 +270,20 @@ impl Store {
         on_backend!(self, db => db.deliverables(task).await)
     }
 
-    /// Keeps a content for this owner, sealed, below `blobs/`; on disk when this returns. Its SHA-256, in hexadecimal.
-    pub async fn put_blob(&self, owner: String, bytes: Bytes) -> Result<String, StoreError> {
-        on_backend!(self, db => db.put_blob(owner, bytes).await)
+    /// Keeps a content for this task, sealed, below `blobs/`; on disk when this returns, and there until the task is
+    /// removed. Its SHA-256, in hexadecimal.
+    pub async fn put_blob(&self, task: TaskId, bytes: Bytes) -> Result<String, StoreError> {
+        on_backend!(self, db => db.put_blob(task, bytes).await)
     }
 
-    /// A content that was kept for this owner.
-    pub async fn blob(&self, owner: String, sha256: &str) -> Result<Option<Bytes>, StoreError> {
-        on_backend!(self, db => db.blob(owner, sha256.to_owned()).await)
+    /// A content that was kept for this task.
+    pub async fn blob(&self, task: TaskId, sha256: &str) -> Result<Option<Bytes>, StoreError> {
+        on_backend!(self, db => db.blob(task, sha256.to_owned()).await)
     }
 
-    /// Nobody needs it any more.
-    pub fn remove_blob(&self, owner: &str, sha256: &str) -> Result<(), StoreError> {
-        on_backend!(self, db => db.remove_blob(owner, sha256))
+    /// Removes contents that no task has, and what was half written when a daemon died. Before anything is kept.
+    pub async fn sweep_blobs(&self) -> Result<(), StoreError> {
+        on_backend!(self, db => db.sweep_blobs().await)
     }
 
     /// Hooks that have not been told of all events of their task, those to be tried first in front.
@@ -300,10 +301,15 @@ impl Store {
         on_backend!(self, db => db.place_hook(place).await)
     }
 
-    /// Removes a task with its events and the list of its deliverables; their contents are the caller's to remove. The
-    /// newest entry of the server-wide sequence, if there was such a task.
-    pub async fn remove_task(&self, task: TaskId, at: Timestamp) -> Result<Option<u64>, StoreError> {
-        on_backend!(self, db => db.remove_task(task, at).await)
+    /// Removes tasks that are over, each with the head that this was decided from, with their events and contents: all
+    /// of them, or none where one has changed, or is not over, or where another one is below them (`Moved`). Their
+    /// sessions are the caller's to remove. The newest entry of the server-wide sequence.
+    pub async fn remove_tasks(
+        &self,
+        tasks: Vec<(TaskId, u64)>,
+        at: Timestamp,
+    ) -> Result<Option<u64>, TaskError> {
+        on_backend!(self, db => db.remove_tasks(tasks, at).await)
     }
 
     /// One transaction: all of it is on disk when this returns `Ok`, none of it is there on `Err`.

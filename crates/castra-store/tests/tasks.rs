@@ -3,6 +3,7 @@
 
 mod support;
 
+use bytes::Bytes;
 use castra_proto::task::{Deliverable, Level, TaskEventKind, TaskState};
 use castra_proto::{TaskId, Timestamp};
 use castra_store::*;
@@ -193,12 +194,65 @@ async fn a_task_goes_with_its_events_and_what_it_has_handed_over() {
             TaskCommit { deliverables: vec![handed(1)], ..commit(id, Some(1), TaskState::Done, &["x"]) };
         store.commit_task(handed_over).await.unwrap();
     }
-    assert_eq!(store.remove_task(ids[0], Timestamp(9)).await.unwrap(), Some(1));
-    assert_eq!(store.remove_task(ids[0], Timestamp(9)).await.unwrap(), None);
+    let (bytes, folder) = (Bytes::from_static(b"a content"), home.path().join("blobs"));
+    let mut sha256 = String::new();
+    for id in ids {
+        sha256 = store.put_blob(id, bytes.clone()).await.unwrap();
+    }
+    assert_eq!(store.remove_tasks(vec![(ids[0], 2)], Timestamp(9)).await.unwrap(), Some(1));
+    let again = store.remove_tasks(vec![(ids[0], 2)], Timestamp(9)).await;
+    assert!(matches!(again, Err(TaskError::NoTask(id)) if id == ids[0]));
     assert_eq!(store.task(ids[0]).await.unwrap(), None);
+    assert_eq!(store.blob(ids[0], &sha256).await.unwrap(), None);
+    assert_eq!(store.blob(ids[1], &sha256).await.unwrap(), Some(bytes));
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is left of it");
     assert_eq!(store.task_events(ids[0], 0, 9).await.unwrap(), []);
     assert_eq!(store.deliverables(ids[0]).await.unwrap(), []);
     assert_eq!(store.deliverables(ids[1]).await.unwrap(), [handed(1)]);
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_go_together_or_not_at_all() {
+    let home = Home::new().await;
+    let (store, [parent, child, late]) = (&home.store, [(); 3].map(|()| TaskId::now()));
+    let made_for = |request| NewTask { parent: Some(parent), ..new(None, request) };
+    store.commit_task(create(parent, new(None, 1))).await.unwrap();
+    store.commit_task(commit(parent, Some(1), TaskState::Running, &["begins"])).await.unwrap();
+    store.commit_task(create(child, made_for(2))).await.unwrap();
+    let remove = async |tasks: &[(TaskId, u64)]| store.remove_tasks(tasks.to_vec(), Timestamp(9)).await;
+    assert!(matches!(remove(&[(parent, 2), (child, 1)]).await, Err(TaskError::Moved(2))), "it is at work");
+    store.commit_task(create(late, made_for(3))).await.unwrap();
+    for id in [child, late] {
+        store.commit_task(commit(id, Some(1), TaskState::Done, &["done"])).await.unwrap();
+    }
+    store.commit_task(commit(parent, Some(2), TaskState::Done, &["done"])).await.unwrap();
+    assert!(matches!(remove(&[(parent, 3), (child, 2)]).await, Err(TaskError::Moved(3))), "there is another");
+    let all = [(parent, 3), (child, 2), (late, 2)];
+    // Somebody has one of them go on.
+    store.commit_task(commit(late, Some(2), TaskState::Failed, &["again"])).await.unwrap();
+    assert!(matches!(remove(&all).await, Err(TaskError::Moved(3))));
+    for id in [parent, child, late] {
+        assert!(store.task(id).await.unwrap().is_some(), "nothing is gone yet");
+    }
+    assert_eq!(remove(&[(parent, 3), (child, 2), (late, 3)]).await.unwrap(), Some(3));
+    for id in [parent, child, late] {
+        assert_eq!(store.task(id).await.unwrap(), None);
+    }
+    home.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contents_that_no_task_has_are_swept() {
+    let home = Home::new().await;
+    let (store, [known, unknown]) = (&home.store, [(); 2].map(|()| TaskId::now()));
+    store.commit_task(create(known, new(None, 1))).await.unwrap();
+    let bytes = Bytes::from_static(b"a content");
+    let sha256 = store.put_blob(known, bytes.clone()).await.unwrap();
+    store.put_blob(unknown, bytes.clone()).await.unwrap();
+    store.sweep_blobs().await.unwrap();
+    assert_eq!(store.blob(known, &sha256).await.unwrap(), Some(bytes));
+    assert_eq!(store.blob(unknown, &sha256).await.unwrap(), None);
     home.finish().await;
 }
 

@@ -1,18 +1,15 @@
-//! Tasks: what is read of them, and their removal. Refuses to know what a state means.
+//! Tasks: what is read of them. Refuses to know what a state means.
 
 use super::columns::{AMBIGUOUS_SHOWN, Columns, Spelled, as_prefix, json, signed};
 use super::{Sqlite, Writer, task_commit};
-use crate::commit::NewServerEvent;
 use crate::error::{StoreError, TaskError};
 use crate::rows::{Cursor, Listing};
 use crate::task::{FoundTask, StoredTaskEvent, TaskCommit, TaskCommitted, TaskFilter, TaskRow};
-use bytes::Bytes;
 use castra_proto::task::{Deliverable, Level, TaskEventKind, TaskState};
 use castra_proto::{TaskId, Timestamp};
 use serde_json::Value;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteRow;
-use std::sync::Arc;
 
 /// Names are looked up first, so that a name that looks like an id's beginning can be reached.
 /// As the index `tasks_live` says it.
@@ -214,50 +211,6 @@ impl Sqlite {
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(deliverable).collect()
-    }
-
-    pub(crate) async fn put_blob(&self, owner: String, bytes: Bytes) -> Result<String, StoreError> {
-        let (key, blobs) = (Arc::clone(&self.key), Arc::clone(&self.blobs));
-        let put = move || blobs.put(&key, &owner, &bytes);
-        tokio::task::spawn_blocking(put).await.map_err(|_| StoreError::Closed)?
-    }
-
-    pub(crate) async fn blob(&self, owner: String, sha256: String) -> Result<Option<Bytes>, StoreError> {
-        let (key, blobs) = (Arc::clone(&self.key), Arc::clone(&self.blobs));
-        let get = move || blobs.get(&key, &owner, &sha256);
-        tokio::task::spawn_blocking(get).await.map_err(|_| StoreError::Closed)?
-    }
-
-    pub(crate) fn remove_blob(&self, owner: &str, sha256: &str) -> Result<(), StoreError> {
-        self.blobs.remove(owner, sha256)
-    }
-
-    /// The newest entry of the server-wide sequence, if there was such a task.
-    pub(crate) async fn remove_task(&self, id: TaskId, at: Timestamp) -> Result<Option<u64>, StoreError> {
-        self.writer
-            .job(move |writer: &mut Writer| {
-                Box::pin(async move {
-                    let mut tx = writer.conn.begin_with("BEGIN IMMEDIATE").await?;
-                    let no: Option<i64> = sqlx::query_scalar("SELECT no FROM tasks WHERE id = $1")
-                        .bind(id.spelled())
-                        .fetch_optional(&mut *tx)
-                        .await?;
-                    let Some(no) = no else { return Ok(None) };
-                    for sql in [
-                        "DELETE FROM hook_places WHERE task_no = $1",
-                        "DELETE FROM deliverables WHERE task_no = $1",
-                        "DELETE FROM task_events WHERE task_no = $1",
-                        "DELETE FROM tasks WHERE no = $1",
-                    ] {
-                        sqlx::query(sql).bind(no).execute(&mut *tx).await?;
-                    }
-                    let removed = [NewServerEvent { kind: "task_removed".into(), data: Value::Null }];
-                    let head = task_commit::announce(&mut tx, id, at, &removed).await?;
-                    tx.commit().await?;
-                    Ok(head)
-                })
-            })
-            .await
     }
 }
 

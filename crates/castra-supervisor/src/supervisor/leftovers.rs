@@ -1,10 +1,11 @@
 //! What a daemon left undone that died right after it had committed the end of a run: a shim that waits for its
-//! last acknowledgement, a log that is not compressed, a session that wants to be resumed or removed. Looked for
-//! once, beside everything else.
+//! last acknowledgement, a log that is not compressed, a session that wants to be resumed, or removed by itself or with
+//! its task. Looked for once, beside everything else.
 
 use crate::engine::Engine;
 use crate::host::{Join, RunDir};
 use crate::session::finish::{afterwards, is_missing};
+use crate::supervisor::lifecycle::remove_ended;
 use crate::supervisor::pack::pack_run;
 use crate::{Result, shown};
 use castra_proto::shim::relay::At;
@@ -71,8 +72,14 @@ async fn one(engine: &Arc<Engine>, id: SessionId) -> Result<()> {
     }
     // Read last: whoever was faster has made it a session that lives.
     let Some(row) = engine.store.session(id).await?.filter(|row| row.state.is_final()) else { return Ok(()) };
-    let spec = engine.spec(id, &row.spec).await?;
-    afterwards(engine, id, &spec, &shown::view(&row)?).await
+    let (spec, view) = (engine.spec(id, &row.spec).await?, shown::view(&row)?);
+    if let Some(task) = view.coordination.as_ref().map(|coordination| coordination.task)
+        && engine.store.task(task).await?.is_none()
+    {
+        // Its task was removed.
+        return remove_ended(engine, id).await;
+    }
+    afterwards(engine, id, &spec, &view).await
 }
 
 /// A shim ends when everything that it has logged is acknowledged.

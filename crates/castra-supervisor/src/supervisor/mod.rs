@@ -16,6 +16,7 @@ mod schedules;
 pub(crate) mod start;
 mod task_group;
 mod task_new;
+mod task_removal;
 mod task_spec;
 mod task_tree;
 mod tasks;
@@ -127,6 +128,9 @@ impl Supervisor {
         .await?;
         // Every earlier owner of this host is fenced from here on.
         let epoch = store.take_epoch("local", &probe.machine_id, now()).await?;
+        if let Err(error) = store.sweep_blobs().await {
+            tracing::warn!(%error, "contents that no task has are still there");
+        }
         let (server_head, _) = store.server_head().await?;
         hubs.server.send_replace(server_head);
         let engine = Arc::new(Engine::new(config, store, hubs, host, probe, epoch));

@@ -2,10 +2,10 @@
 
 use super::{Caller, Supervisor, read_cursor, the_one};
 use crate::engine::now;
+use crate::task::end_again;
 use crate::task::held::{Held, parse};
 use crate::task::state::Cause;
 use crate::task::view::{Cancel, TaskView};
-use crate::task::{end_again, handover, upload};
 use crate::{Error, Result};
 use bytes::Bytes;
 use castra_proto::api::Page;
@@ -282,31 +282,6 @@ impl Supervisor {
         Ok(store.hooks_open(id).await? || store.is_waited_for(id).await?)
     }
 
-    pub(crate) async fn forget_task(&self, id: TaskId) -> Result<()> {
-        let Some(row) = self.engine.store.task(id).await? else { return Ok(()) };
-        let view: TaskView = parse(&row, "state", &row.view)?;
-        for child in self.engine.store.child_tasks(id).await? {
-            Box::pin(self.forget_task(child.id)).await?;
-        }
-        for session in view.attempts.iter().filter_map(|attempt| attempt.session_id) {
-            match self.remove(session, false, &crate::task::driver::caller(id)).await {
-                Err(error) if error.problem().code != ErrorCode::SessionNotFound => return Err(error),
-                _ => {}
-            }
-        }
-        // Contents first: whoever is cut short here is asked again.
-        let store = &self.engine.store;
-        for one in store.deliverables(id).await? {
-            store.remove_blob(&handover::owner(id), &one.sha256)?;
-        }
-        for one in &view.uploads {
-            store.remove_blob(&upload::owner(one.blob), &one.sha256)?;
-        }
-        let server_head = store.remove_task(id, now()).await?;
-        self.engine.task_committed(id, true, server_head);
-        Ok(())
-    }
-
     /// All versions of all that it has handed over.
     pub async fn deliverables(&self, id: TaskId) -> Result<Vec<Deliverable>> {
         self.task(id).await?;
@@ -329,7 +304,7 @@ impl Supervisor {
                 "`castra task show ID` lists what it has",
             ));
         };
-        match self.engine.store.blob(handover::owner(id), &found.sha256).await? {
+        match self.engine.store.blob(id, &found.sha256).await? {
             Some(bytes) => Ok((found.clone(), bytes)),
             None => Err(Error::new(
                 ErrorCode::Internal,

@@ -11,7 +11,6 @@ use castra_proto::task::{Level, TaskEventKind, Uploaded};
 use castra_proto::{ErrorCode, SessionId, TaskId, TaskState};
 use castra_store::{CommitError, TaskError};
 use serde_json::json;
-use uuid::Uuid;
 
 /// In `uploads/`, of a task that has children.
 const CHILDREN: [&str; 2] = ["children", "children.json"];
@@ -25,8 +24,6 @@ struct Request<'a> {
     key: Option<String>,
     sha256: String,
     by: &'a str,
-    /// Its own: whoever fails removes what nobody else has.
-    blob: Uuid,
 }
 
 impl Supervisor {
@@ -45,7 +42,6 @@ impl Supervisor {
         key: Option<&str>,
         caller: &Caller,
     ) -> Result<Uploaded> {
-        let engine = &self.engine;
         let Some(name) = safe_name(name) else {
             return Err(Error::with_hint(
                 ErrorCode::InvalidRequest,
@@ -75,20 +71,13 @@ impl Supervisor {
         let sha256 = tokio::task::spawn_blocking(move || upload::sha256(&digest))
             .await
             .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
-        let request =
-            Request { id, name, content, replace, key, sha256, by: &caller.by, blob: Uuid::new_v4() };
-        let taken = self.take(&request).await;
-        if !matches!(taken, Ok((_, true))) {
-            // Kept for nothing, if it was kept.
-            engine.store.remove_blob(&upload::owner(request.blob), &request.sha256)?;
-        }
-        Ok(taken?.0)
+        self.take(&Request { id, name, content, replace, key, sha256, by: &caller.by }).await
     }
 
-    /// True: the task has it from now on, by this request.
-    async fn take(&self, request: &Request<'_>) -> Result<(Uploaded, bool)> {
+    /// What is kept for nothing goes with the task: another file of it may have the same content.
+    async fn take(&self, request: &Request<'_>) -> Result<Uploaded> {
         let engine = &self.engine;
-        let Request { id, ref name, ref content, replace, ref key, ref sha256, by, blob } = *request;
+        let Request { id, ref name, ref content, replace, ref key, ref sha256, by } = *request;
         let mut kept = false;
         for _ in 0..TRIES {
             let Some(mut task) = Held::load(engine, id).await? else {
@@ -104,13 +93,13 @@ impl Supervisor {
             if let Some(before) = key.as_ref().and_then(|key| known(&task, key)) {
                 let same = before.name == *name && before.sha256 == *sha256;
                 return match same {
-                    true => Ok((done(before), false)),
+                    true => Ok(done(before)),
                     false => Err(CommitError::IdempotencyMismatch.into()),
                 };
             }
             if let (Some(before), false) = (task.view.newest_upload(name), replace) {
                 return match before.sha256 == *sha256 {
-                    true => Ok((done(before), false)),
+                    true => Ok(done(before)),
                     false => Err(upload::taken(name)),
                 };
             }
@@ -129,13 +118,12 @@ impl Supervisor {
                 crate::failpoint::failpoint!("upload.placed");
             }
             if !kept {
-                engine.store.put_blob(upload::owner(blob), content.clone()).await?;
+                engine.store.put_blob(id, content.clone()).await?;
                 kept = true;
             }
             crate::failpoint::failpoint!("upload.kept");
             let size = content.len() as u64;
             let new = Upload {
-                blob,
                 name: name.clone(),
                 size,
                 sha256: sha256.clone(),
@@ -152,7 +140,7 @@ impl Supervisor {
                 // The driver was faster, or somebody else who hands something in.
                 Err(Error::Task(TaskError::Moved(_))) => {}
                 Err(error) => return Err(error),
-                Ok(()) => return Ok((uploaded, true)),
+                Ok(()) => return Ok(uploaded),
             }
         }
         Err(Error::with_hint(ErrorCode::Conflict, "the task changes all the time", "try again"))

@@ -3,7 +3,6 @@
 
 use super::driver::{Driver, caller};
 use super::group::{Verdict, is_group, name_of, percent, verdict};
-use super::handover;
 use super::held::{Held, parse};
 use super::state::Cause;
 use super::view::{Outcome, TaskView};
@@ -207,7 +206,7 @@ pub(super) async fn hand_up(driver: &Driver, task: &Held, workspace: &Workspace)
         let name = name_of(&task.spec.children, n);
         // By path and version: the last one of each path stays.
         for one in engine.store.deliverables(row.id).await? {
-            if let Some(bytes) = engine.store.blob(handover::owner(row.id), &one.sha256).await? {
+            if let Some(bytes) = engine.store.blob(row.id, &one.sha256).await? {
                 workspace.put_upload(files, &format!("children/{name}/{}", one.path), bytes).await?;
             }
         }

@@ -57,15 +57,10 @@ pub(crate) async fn take(
     })
 }
 
-/// Whoever keeps what a task has handed over.
-pub(crate) fn owner(task: TaskId) -> String {
-    format!("task {task}")
-}
-
 /// Keeps what was seen.
 pub(crate) async fn keep(engine: &Engine, task: TaskId, seen: Seen) -> Result<Taken> {
     let (media_type, size) = (seen.media_type(), seen.bytes.len() as u64);
-    let sha256 = engine.store.put_blob(owner(task), seen.bytes).await?;
+    let sha256 = engine.store.put_blob(task, seen.bytes).await?;
     Ok(Taken { path: seen.path, size, sha256, media_type })
 }
 

@@ -14,11 +14,10 @@ use crate::{Error, Result};
 use bytes::Bytes;
 use castra_proto::shim::relay::{EntryKind, RelayError};
 use castra_proto::task::{Level, TaskEventKind};
-use castra_proto::{ErrorCode, SessionId};
+use castra_proto::{ErrorCode, SessionId, TaskId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use uuid::Uuid;
 
 /// The largest file, bytes: as of deliverables.
 pub(crate) const MAX_BYTES: u64 = super::handover::MAX_BYTES;
@@ -30,7 +29,6 @@ const MAX_NAME: usize = 255;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Upload {
-    pub blob: Uuid,
     /// Below `uploads/`.
     pub name: String,
     pub size: u64,
@@ -43,11 +41,6 @@ pub(crate) struct Upload {
     pub first: bool,
     /// The agent knows of it.
     pub told: bool,
-}
-
-/// Whoever keeps the content: this one upload.
-pub(crate) fn owner(blob: Uuid) -> String {
-    format!("upload {blob}")
 }
 
 /// The last part of a path, whatever system it is of. None: no file can have that name.
@@ -96,7 +89,7 @@ pub(super) async fn plant(
     session: SessionId,
 ) -> Result<()> {
     for upload in task.view.first_uploads(session) {
-        let bytes = kept(engine, upload).await?;
+        let bytes = kept(engine, task.id, upload).await?;
         place(engine, workspace, &upload.name, bytes, true).await?;
     }
     Ok(())
@@ -115,7 +108,7 @@ pub(super) async fn hand_in(driver: &Driver, task: &mut Held, session: SessionId
         }
         if !there {
             let put = async {
-                let bytes = kept(engine, &upload).await?;
+                let bytes = kept(engine, task.id, &upload).await?;
                 place(engine, &workspace, &upload.name, bytes, true).await
             };
             match put.await {
@@ -145,8 +138,8 @@ pub(super) async fn hand_in(driver: &Driver, task: &mut Held, session: SessionId
     Ok(())
 }
 
-async fn kept(engine: &Engine, upload: &Upload) -> Result<Bytes> {
-    engine.store.blob(owner(upload.blob), &upload.sha256).await?.ok_or_else(|| {
+async fn kept(engine: &Engine, task: TaskId, upload: &Upload) -> Result<Bytes> {
+    engine.store.blob(task, &upload.sha256).await?.ok_or_else(|| {
         let detail = format!("the content of {:?} is missing from CASTRA_HOME/blobs", upload.name);
         Error::new(ErrorCode::Internal, detail)
     })
