@@ -2,24 +2,30 @@
 
 use super::children;
 use super::driver::{Driver, caller};
-use super::handover::{self, Taken};
+use super::handover::{self, Left, Taken};
 use super::held::Held;
 use super::hooks;
 use super::state::Cause;
+use super::workspace::Workspace;
 use crate::engine::now;
 use crate::{Error, Result};
 use castra_proto::spec::Mode;
 use castra_proto::task::{Level, Reason, TaskEventKind};
 use castra_proto::{ErrorCode, Kind, OwnKind, SessionId, TaskState};
+use castra_store::StoredTaskEvent;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// Lines of what was seen last that a failed task keeps.
 const TAIL_LINES: usize = 150;
+const TAIL_CHARS: usize = 1000;
 /// Events that are looked through for them.
 const TAIL_EVENTS: u64 = 400;
 const TAIL_BYTES: usize = 4 << 20;
+/// Events of the task that are read at once.
+const EVENTS: u32 = 1000;
 
 /// Somebody wants it to end: the turn is interrupted, and has its grace to come to rest; then it is stopped.
 pub(super) async fn cancel(driver: &Driver, task: &mut Held) -> Result<()> {
@@ -71,11 +77,9 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
         }
         crate::failpoint::failpoint!("task.stopped");
         let workspace = task.workspace(session);
-        for path in handover::left(engine, &workspace).await? {
-            // What cannot be taken was not promised either.
-            if let Ok(taken) = handover::take(engine, task.id, &workspace, &path).await? {
-                hand_over(task, taken);
-            }
+        if !task.view.collected {
+            collect(driver, task, &workspace).await?;
+            task.view.collected = true;
         }
     }
     children::are_over(driver, task).await?;
@@ -106,6 +110,51 @@ pub(super) async fn end(driver: &Driver, task: &mut Held) -> Result<()> {
     Ok(())
 }
 
+/// What lies in `deliverables/` is the task's, whoever has spoken of it. Of what cannot be taken it is said why, where that
+/// was not said to the agent already.
+async fn collect(driver: &Driver, task: &mut Held, workspace: &Workspace) -> Result<()> {
+    let engine = &driver.supervisor.engine;
+    let Left { files, mut others, more } = handover::left(engine, workspace).await?;
+    for path in files {
+        match handover::take(engine, task, workspace, &path).await? {
+            Ok(taken) => hand_over(task, taken),
+            Err(why) => others.push((path, why)),
+        }
+    }
+    let folder = workspace.paths().deliverables();
+    let known = if others.is_empty() { BTreeSet::new() } else { rejections(driver, task).await? };
+    for (path, why) in others {
+        let (path, why) = (format!("{folder}{path}"), why.say(&folder));
+        if !known.contains(&(path.clone(), why.clone())) {
+            reject(task, &path, &why);
+        }
+    }
+    if more > 0 {
+        let text = format!("{more} more lie in {folder} and were not looked at");
+        task.say(TaskEventKind::Rejected, Level::Warning, text, json!({"path": folder, "more": more}));
+    }
+    Ok(())
+}
+
+/// What this attempt's agent has heard of files that cannot be taken: each path, and why.
+async fn rejections(driver: &Driver, task: &Held) -> Result<BTreeSet<(String, String)>> {
+    let (mut known, mut after) = (BTreeSet::new(), 0);
+    loop {
+        let events = driver.supervisor.engine.store.task_events(task.id, after, EVENTS).await?;
+        let Some(last) = events.last() else { return Ok(known) };
+        after = last.seq;
+        let attempt = task.view.attempt();
+        let of_attempt = |event: &StoredTaskEvent| event.attempt == attempt;
+        for event in events.into_iter().filter(of_attempt) {
+            if event.kind == TaskEventKind::Rejected
+                && let (Some(path), Some(why)) = (event.data["path"].as_str(), event.data["why"].as_str())
+            {
+                known.insert((path.to_owned(), why.to_owned()));
+            }
+        }
+    }
+}
+
 /// Another attempt: in a fresh session, or in the one of the last attempt.
 pub(crate) fn again(task: &mut Held, cause: Cause) {
     let view = &mut task.view;
@@ -113,6 +162,7 @@ pub(crate) fn again(task: &mut Held, cause: Cause) {
         return;
     }
     view.resume = cause == Cause::Resumed;
+    view.collected = false;
     (view.outcome, view.cancel, view.result, view.reason, view.hook) = (None, None, None, None, None);
 }
 
@@ -122,6 +172,11 @@ pub(super) fn hand_over(task: &mut Held, taken: Taken) {
     let message = format!("{path}, version {}, {size} bytes", deliverable.version);
     task.say(TaskEventKind::Deliverable, Level::Event, message, json!(deliverable));
     task.deliverables.push(deliverable);
+}
+
+pub(super) fn reject(task: &mut Held, path: &str, why: &str) {
+    let data = json!({"path": path, "why": why});
+    task.say(TaskEventKind::Rejected, Level::Warning, format!("{path}: {why}"), data);
 }
 
 /// What was seen last: of a terminal its screen, of a stream what was said and what went wrong.
@@ -163,5 +218,24 @@ fn last(mut lines: Vec<String>) -> Vec<String> {
     }
     let lines = lines.split_off(lines.len().saturating_sub(TAIL_LINES));
     // What would move a reader's cursor is no text.
-    lines.into_iter().map(|line| line.chars().filter(|c| !c.is_control() || *c == '\t').collect()).collect()
+    let text = |line: &String| -> String {
+        line.chars().filter(|c| !c.is_control() || *c == '\t').take(TAIL_CHARS).collect()
+    };
+    lines.iter().map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_lines_are_kept_and_so_much_of_each() {
+        let lines =
+            (0..200).map(|n| format!("{n}\u{1b}[1m\t{}", "ä".repeat(2000))).chain(["".into(), "".into()]);
+        let kept = last(lines.collect());
+        assert_eq!(kept.len(), 150);
+        assert!(kept[0].starts_with("50[1m\tä") && kept[149].starts_with("199[1m\tä"), "{kept:?}");
+        assert!(kept.iter().all(|line| line.chars().count() == 1000));
+        assert_eq!(last(vec![String::new()]), Vec::<String>::new());
+    }
 }

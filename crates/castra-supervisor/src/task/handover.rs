@@ -1,6 +1,8 @@
 //! Deliverables: fetched from where the agent has put them, kept, and what it is told about them.
 
+use super::held::Held;
 use super::protocol::notice::Rejection;
+use super::view::TaskView;
 use super::workspace::Workspace;
 use crate::Result;
 use crate::engine::Engine;
@@ -13,6 +15,9 @@ use sha2::{Digest, Sha256};
 
 /// The largest file that is taken, bytes.
 pub(crate) const MAX_BYTES: u64 = 64 << 20;
+/// Of one task, counting each version: files, and their bytes.
+const MAX_VERSIONS: u64 = 1000;
+const MAX_TOTAL: u64 = 1 << 30;
 /// Folders within folders that are looked into when what is left is collected, and files that are taken so.
 const MAX_DEPTH: usize = 16;
 const MAX_FILES: usize = 1000;
@@ -44,15 +49,32 @@ impl Seen {
     }
 }
 
+impl TaskView {
+    /// Whether a file may be handed over beside all that was. What changes nothing always may.
+    fn has_room(&self, seen: &Seen) -> Result<(), Rejection> {
+        let versions: u64 = self.deliverables.values().map(|last| u64::from(last.n)).sum();
+        let left = MAX_TOTAL.saturating_sub(self.delivered_bytes);
+        let why = match seen.bytes.len() as u64 {
+            _ if versions >= MAX_VERSIONS => Rejection::TooMany { limit: MAX_VERSIONS },
+            size if size > left => Rejection::NoRoom { size, left, limit: MAX_TOTAL },
+            _ => return Ok(()),
+        };
+        match self.deliverables.get(&seen.path) {
+            Some(last) if last.sha256 == seen.sha256() => Ok(()),
+            _ => Err(why),
+        }
+    }
+}
+
 /// Takes what lies at a path below `deliverables/`. The inner error is the agent's to hear.
 pub(crate) async fn take(
     engine: &Engine,
-    task: TaskId,
+    task: &Held,
     workspace: &Workspace,
     path: &str,
 ) -> Result<Result<Taken, Rejection>> {
-    Ok(match see(engine, workspace, path).await? {
-        Ok(seen) => Ok(keep(engine, task, seen).await?),
+    Ok(match see(engine, task, workspace, path).await? {
+        Ok(seen) => Ok(keep(engine, task.id, seen).await?),
         Err(why) => Err(why),
     })
 }
@@ -64,9 +86,10 @@ pub(crate) async fn keep(engine: &Engine, task: TaskId, seen: Seen) -> Result<Ta
     Ok(Taken { path: seen.path, size, sha256, media_type })
 }
 
-/// Reads it.
+/// Reads it, where there is room for it.
 pub(crate) async fn see(
     engine: &Engine,
+    task: &Held,
     workspace: &Workspace,
     path: &str,
 ) -> Result<Result<Seen, Rejection>> {
@@ -87,49 +110,72 @@ pub(crate) async fn see(
         Ok(None) => return Ok(Err(Rejection::TooLarge { size: entry.size, limit: MAX_BYTES })),
         Err(error) => return rejected(error),
     };
-    Ok(Ok(Seen { path: path.to_owned(), bytes }))
+    let seen = Seen { path: path.to_owned(), bytes };
+    Ok(task.view.has_room(&seen).map(|()| seen))
 }
 
-/// What only the agent can mend is said to it; a host that fails is tried again.
+/// What only the agent can mend is said to it; a host that fails, or has no room for the moment (EINTR, EAGAIN, ENOMEM,
+/// ENFILE, EMFILE), is tried again.
 fn rejected<T>(error: HostError) -> Result<Result<T, Rejection>> {
     let rejection = match &error {
         HostError::Relay(RelayError::Outside { .. } | RelayError::BadPath { .. }) => Rejection::BadPath,
+        HostError::Relay(RelayError::TooMany { .. }) => Rejection::NotAFile,
         HostError::Relay(relay) => match relay.errno() {
             Some(2) => Rejection::Missing,
             Some(20 | 36 | 40) => Rejection::BadPath,
             Some(6 | 21 | 22) => Rejection::NotAFile,
-            Some(1 | 13) => Rejection::Unreadable,
-            _ => return Err(error.into()),
+            None | Some(4 | 11 | 12 | 23 | 24) => return Err(error.into()),
+            Some(_) => Rejection::Unreadable,
         },
         _ => return Err(error.into()),
     };
     Ok(Err(rejection))
 }
 
-/// The files below `deliverables/`, whoever has spoken of them.
-pub(crate) async fn left(engine: &Engine, workspace: &Workspace) -> Result<Vec<String>> {
+/// What lies below `deliverables/` when nobody writes there any more.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    pub files: Vec<String>,
+    /// What is no file, or cannot be looked into.
+    pub others: Vec<(String, Rejection)>,
+    /// There were so many more.
+    pub more: usize,
+}
+
+pub(crate) async fn left(engine: &Engine, workspace: &Workspace) -> Result<Left> {
     let files = engine.host.files();
-    let mut found = Vec::new();
+    let mut left = Left::default();
     let mut folders = vec![(String::new(), 0)];
     while let Some((folder, depth)) = folders.pop() {
-        let entries = match files.list(workspace.deliverable(&folder)).await {
+        let listed = match files.list(workspace.deliverable(&folder)).await {
+            Ok(entries) => Ok(entries),
+            Err(error) => rejected(error)?,
+        };
+        let entries = match listed {
             Ok(entries) => entries,
-            // Removed, or replaced by something else: nothing is handed over there.
-            Err(HostError::Relay(_)) => continue,
-            Err(error) => return Err(error.into()),
+            // Nothing is handed over there.
+            Err(Rejection::Missing) => continue,
+            Err(why) => {
+                left.others.push((folder, why));
+                continue;
+            }
         };
         for entry in entries {
             let path = if folder.is_empty() { entry.name } else { format!("{folder}/{}", entry.name) };
             match entry.kind {
-                EntryKind::File => found.push(path),
+                EntryKind::File => left.files.push(path),
                 EntryKind::Dir if depth < MAX_DEPTH => folders.push((path, depth + 1)),
-                _ => {}
+                EntryKind::Link => left.others.push((path, Rejection::BadPath)),
+                EntryKind::Dir | EntryKind::Other => left.others.push((path, Rejection::NotAFile)),
             }
         }
     }
-    found.sort();
-    found.truncate(MAX_FILES);
-    Ok(found)
+    left.files.sort();
+    left.others.sort_by(|(one, _), (other, _)| one.cmp(other));
+    left.more = left.files.len().saturating_sub(MAX_FILES) + left.others.len().saturating_sub(MAX_FILES);
+    left.files.truncate(MAX_FILES);
+    left.others.truncate(MAX_FILES);
+    Ok(left)
 }
 
 /// By its name; without a telling one, by whether it is text.
@@ -144,6 +190,44 @@ fn media_type(path: &str, bytes: &Bytes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use castra_proto::Timestamp;
+
+    fn seen(path: &str, bytes: Bytes) -> Seen {
+        Seen { path: path.into(), bytes }
+    }
+
+    fn hand_over(view: &mut TaskView, seen: &Seen, size: u64) {
+        view.handed_over(&seen.path, size, &seen.sha256(), seen.media_type(), Timestamp(0)).unwrap();
+    }
+
+    #[test]
+    fn so_many_files_are_taken_of_one_task_counting_each_version() {
+        let mut view = TaskView::default();
+        let version = |n: u64| seen("a", n.to_string().into_bytes().into());
+        for n in 0..MAX_VERSIONS {
+            assert_eq!(view.has_room(&version(n)), Ok(()), "{n}");
+            hand_over(&mut view, &version(n), 1);
+        }
+        let refused = Err(Rejection::TooMany { limit: 1000 });
+        assert_eq!(view.has_room(&version(MAX_VERSIONS)), refused);
+        assert_eq!(view.has_room(&seen("b", Bytes::new())), refused);
+        assert_eq!(view.has_room(&version(MAX_VERSIONS - 1)), Ok(()), "nothing new");
+    }
+
+    #[test]
+    fn so_many_bytes_are_taken_of_one_task() {
+        let mut view = TaskView::default();
+        let (ten, eleven) = (Bytes::from_static(b"0123456789"), Bytes::from_static(b"0123456789a"));
+        let first = seen("first", ten.clone());
+        hand_over(&mut view, &first, MAX_TOTAL - 20);
+        hand_over(&mut view, &seen("first", Bytes::new()), 10);
+        assert_eq!(view.has_room(&seen("b", ten)), Ok(()));
+        let refused = Err(Rejection::NoRoom { size: 11, left: 10, limit: 1 << 30 });
+        assert_eq!(view.has_room(&seen("b", eleven.clone())), refused);
+        hand_over(&mut view, &seen("b", eleven.clone()), 11);
+        assert_eq!(view.has_room(&seen("b", eleven)), Ok(()), "nothing new");
+        assert_eq!(view.has_room(&seen("c", Bytes::new())), Ok(()));
+    }
 
     #[test]
     fn a_file_is_called_what_it_is() {

@@ -31,7 +31,7 @@ impl Driver {
         let taken = match (refused, &settled, workspace.below_deliverables(said, &work)) {
             (Some(why), _, _) => Err(why),
             (None, Some(settled), _) => Ok(settled.taken.clone()),
-            (None, None, Some(path)) => handover::take(engine, task.id, &workspace, &path).await?.map(Some),
+            (None, None, Some(path)) => handover::take(engine, task, &workspace, &path).await?.map(Some),
             (None, None, None) => Err(Rejection::Outside),
         };
         let wanted = settled.as_ref().and_then(|settled| settled.text.as_deref());
@@ -43,9 +43,7 @@ impl Driver {
             (Ok(None), Some(text)) => Verdict::Revise(text),
             (Ok(None), None) => Verdict::Trouble,
             (Err(why), _) => {
-                let told = why.say(&workspace.paths().deliverables());
-                let data = json!({"path": said, "why": told});
-                task.say(TaskEventKind::Rejected, Level::Warning, format!("{said}: {told}"), data);
+                end::reject(task, said, &why.say(&workspace.paths().deliverables()));
                 Verdict::Rejected(why)
             }
         };

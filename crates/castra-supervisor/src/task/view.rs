@@ -52,6 +52,10 @@ pub(crate) struct TaskView {
     pub todos: Todos,
     /// The newest version of each deliverable.
     pub deliverables: BTreeMap<String, Version>,
+    /// Bytes of all versions of all of them.
+    pub delivered_bytes: u64,
+    /// What the attempt has left behind is taken, or it was said why not.
+    pub collected: bool,
     /// What people have handed in, in order.
     pub uploads: Vec<super::upload::Upload>,
     /// What hooks have come to, until what it is about is folded.
@@ -375,6 +379,7 @@ impl TaskView {
         }
         let version = last.map_or(0, |last| last.n) + 1;
         let sha256 = sha256.to_owned();
+        self.delivered_bytes = self.delivered_bytes.saturating_add(size);
         self.deliverables.insert(path.to_owned(), Version { n: version, sha256: sha256.clone() });
         Some(Deliverable {
             path: path.into(),

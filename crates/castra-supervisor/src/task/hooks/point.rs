@@ -128,7 +128,7 @@ async fn look(
     let workspace = task.workspace(session);
     let work = engine.store.session(session).await?.and_then(|row| row.cwd).unwrap_or_default();
     match workspace.below_deliverables(said, &work) {
-        Some(path) => handover::see(engine, &workspace, &path).await,
+        Some(path) => handover::see(engine, task, &workspace, &path).await,
         None => Ok(Err(Rejection::Outside)),
     }
 }
@@ -240,10 +240,8 @@ pub(crate) async fn after(driver: &Driver, task: &mut Held, outcome: Outcome) ->
             _ => outcome,
         }));
     }
-    if !task.events.is_empty() {
-        // What was left behind is the task's, also for its hooks.
-        task.commit(engine).await?;
-    }
+    // What was left behind is the task's, also for its hooks; and it is not collected again.
+    task.commit(engine).await?;
     let firing = Arc::new(firing(task, on, id));
     let mut asking = call(driver, task, &firing).await?;
     asking.outcome = Some(outcome);

@@ -92,6 +92,16 @@ pub enum Rejection {
         limit: u64,
     },
     Unreadable,
+    /// The task has handed over so many files, counting each version.
+    TooMany {
+        limit: u64,
+    },
+    /// Bytes: of the file, what is left of those that a task may hand over, and all of them.
+    NoRoom {
+        size: u64,
+        left: u64,
+        limit: u64,
+    },
 }
 
 /// Exactly one for each `DELIVERABLE`. `path` as the agent wrote it.
@@ -135,6 +145,15 @@ impl Rejection {
             Rejection::Unreadable => {
                 "it cannot be read. Look at its permissions, then hand it over again.".into()
             }
+            Rejection::TooMany { limit } => {
+                format!(
+                    "{limit} files were taken already, counting each version, and no more are. Go on without."
+                )
+            }
+            Rejection::NoRoom { size, left, limit } => format!(
+                "it has {size} bytes, and of the {limit} that a task may hand over, counting each version, {left} are \
+                 left. Hand over less."
+            ),
         }
     }
 }
@@ -208,6 +227,15 @@ mod tests {
             (
                 Verdict::Rejected(Rejection::Unreadable),
                 "rejected: it cannot be read. Look at its permissions, then hand it over again.",
+            ),
+            (
+                Verdict::Rejected(Rejection::TooMany { limit: 1000 }),
+                "rejected: 1000 files were taken already, counting each version, and no more are. Go on without.",
+            ),
+            (
+                Verdict::Rejected(Rejection::NoRoom { size: 11, left: 10, limit: 1 << 30 }),
+                "rejected: it has 11 bytes, and of the 1073741824 that a task may hand over, counting each version, 10 \
+                 are left. Hand over less.",
             ),
         ];
         for (verdict, text) in table {
