@@ -106,7 +106,8 @@ async fn remove(
         sqlx::query(sql).bind(json(&numbers)).execute(&mut *conn).await?;
     }
     let mut server_head = None;
-    for (id, _) in tasks {
+    // Those below first, as they were made last.
+    for (id, _) in tasks.iter().rev() {
         let removed = [NewServerEvent { kind: "task_removed".into(), data: Value::Null }];
         server_head = task_commit::announce(&mut *conn, *id, at, &removed).await?;
     }

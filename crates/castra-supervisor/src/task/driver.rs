@@ -249,7 +249,10 @@ impl Driver {
                 let refreshed = workspace.refresh(files, &text).await?;
                 match self.supervisor.resume(session, Default::default(), &caller(task.id)).await {
                     // Somebody was faster and has it go on: it is looked at anew.
-                    Err(error) if error.problem().code == ErrorCode::Conflict => {
+                    Err(Error::Refused(problem)) if problem.code == ErrorCode::Conflict => {
+                        return Err(TaskError::Moved(task.head()).into());
+                    }
+                    Err(Error::Commit(CommitError::RunConflict { .. })) => {
                         return Err(TaskError::Moved(task.head()).into());
                     }
                     resumed => resumed?,
