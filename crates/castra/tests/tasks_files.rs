@@ -210,6 +210,7 @@ fn killed_while_a_file_is_handed_in() {
         let send = || task.http.try_call(Method::POST, &path, &headers, Bytes::from_static(b"one"));
         let _ = send();
         wait_until(&format!("the daemon to die at {place}"), || daemon.is_over(), DEADLINE);
+        assert_eq!(daemon.wait_over(), -9, "{place}");
         daemon.start_again();
         let uploaded: Uploaded = castra_testkit::wait_for("an answer", || send().ok(), DEADLINE).expect(201);
         assert_eq!(uploaded.path, "uploads/a.txt", "{place}");
