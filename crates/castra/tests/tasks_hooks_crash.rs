@@ -5,13 +5,19 @@
 
 #[path = "task/crash.rs"]
 mod crash;
+#[path = "task/endpoint.rs"]
+mod endpoint;
 mod task;
 
 use castra_proto::TaskState;
+use castra_proto::task::TaskEventKind;
 use castra_testkit::{DEADLINE, Task, World, clis, wait_until};
 use crash::{Doomed, OF_FILES, Story, firings, first, hook, script, undisturbed};
+use endpoint::Endpoint;
+use hyper::Method;
 use serde_json::{Value, json};
-use task::{CASTRA, SCRIPT, instructed, replies};
+use std::fs;
+use task::{CASTRA, SCRIPT, instructed, replies, work};
 
 const TASKS: &str = "/api/v1/tasks";
 
@@ -105,19 +111,92 @@ fn killed_while_a_hook_runs() {
     let mut body = instructed("echo x > deliverables/a; echo DELIVERABLE: deliverables/a >> optio.log");
     body["hooks"] = json!([{"on": "deliverable", "command": ["sh", "-c", text]}]);
     let task = daemon.task(body);
-    let called = || std::fs::read_to_string(&notes).unwrap_or_default().lines().count();
+    let called = || fs::read_to_string(&notes).unwrap_or_default().lines().count();
     wait_until("the hook to run", || called() == 1, DEADLINE);
     daemon.kill9();
     daemon.start_again();
     wait_until("the hook to run again", || called() == 2, DEADLINE);
-    let first: i32 = std::fs::read_to_string(&notes).unwrap().lines().next().unwrap().parse().unwrap();
+    let first: i32 = fs::read_to_string(&notes).unwrap().lines().next().unwrap().parse().unwrap();
     assert!(castra_testkit::proc::process(first).is_none(), "one at a time");
-    std::fs::write(&gate, "").unwrap();
+    fs::write(&gate, "").unwrap();
     let task = Task { http: daemon.http(), ..task };
     wait_until("the reply", || !replies(&task).is_empty(), DEADLINE);
-    std::fs::write(notes, "").unwrap();
+    fs::write(notes, "").unwrap();
     task.cancel();
     task.wait();
     let told = replies(&task);
     assert!(told.len() == 1 && told[0].ends_with("hand it over again: make it shorter"), "{told:?}");
+}
+
+/// Hooks that are only told: of a state, a file that was put in, a message, the end. Whoever was not told is told by the
+/// next daemon; whoever was, and it was not written down, is told again, with the same id.
+#[test]
+fn killed_around_a_hook_that_is_told() {
+    let world = World::new(CASTRA, &clis()[0].path, &script());
+    let endpoint = Endpoint::new(|_| (204, String::new()));
+    let mut running = hook(&world, "state", "");
+    running["states"] = json!(["running"]);
+    let after = json!({"on": "after", "webhook": {"url": endpoint.url(), "allow_private": true}});
+    let mut body = instructed("until [ -e look ]; do sleep 0.1; done; echo 'ATTENTION: look' >> optio.log");
+    body["session"] = world.spec(body["session"].take());
+    body["hooks"] = json!([running, hook(&world, "upload", ""), hook(&world, "message", ""), after]);
+    let mut doomed = Doomed::new(world.daemon(), &world, TASKS, body);
+    let times = |task: &Task| {
+        told(&world, task).into_iter().map(|(point, _, times)| (point, times)).collect::<Vec<_>>()
+    };
+    let of = |points: &[(&str, usize)]| -> Vec<_> {
+        points.iter().map(|(point, times)| ((*point).to_owned(), *times)).collect()
+    };
+
+    doomed.dies_at(&["hook.tell", "hook.told"]);
+    // The state is told again, and then comes what is told next.
+    let task = doomed.begins("hook.tell:2");
+    wait_until("the state again", || times(&task) == of(&[("state", 2)]), DEADLINE);
+    let work = work(&task);
+    let headers = [("content-type", "application/octet-stream"), ("idempotency-key", "k")];
+    // Perhaps it hangs up before it answers.
+    let path = task.path("/uploads?name=a.txt");
+    let _ = task.http.try_call(Method::POST, &path, &headers, "one".into());
+    doomed.wait_killed("hook.tell, of an upload");
+    assert_eq!(times(&task), of(&[("state", 2)]));
+
+    doomed.dies_at(&["hook.told"]);
+    assert_eq!(times(&task), of(&[("state", 2), ("upload", 1)]));
+    doomed.begins("hook.tell:2");
+    wait_until("the file again", || times(&task) == of(&[("state", 2), ("upload", 2)]), DEADLINE);
+    fs::write(work.join("look"), "").unwrap();
+    doomed.wait_killed("hook.tell, of a message");
+
+    doomed.dies_at(&["hook.told"]);
+    assert_eq!(times(&task), of(&[("message", 1), ("state", 2), ("upload", 2)]));
+    doomed.begins("hook.tell:2");
+    let all = of(&[("message", 2), ("state", 2), ("upload", 2)]);
+    wait_until("the message again", || times(&task) == all, DEADLINE);
+    let note = "a file was handed in: uploads/a.txt";
+    let heard =
+        |call: &castra_model::RequestLog| call.last_user.as_ref().is_some_and(|text| text.contains(note));
+    wait_until("the agent to hear of the file", || world.calls().iter().any(|call| heard(call)), DEADLINE);
+    let mut log = fs::File::options().append(true).open(work.join("optio.log")).unwrap();
+    std::io::Write::write_all(&mut log, b"DONE: all\n").unwrap();
+    doomed.wait_killed("hook.tell, of the end");
+    assert_eq!(endpoint.asked().len(), 0);
+
+    doomed.dies_at(&["hook.told"]);
+    assert_eq!(endpoint.asked().len(), 1);
+    let task = doomed.task();
+    wait_until("the end again", || endpoint.asked().len() == 2, DEADLINE);
+    let story = Story::of(&task, &world);
+    assert_eq!(story.end, (TaskState::Done, Some("all".into()), 1), "{story:#?}");
+    assert_eq!(
+        story.heard.iter().map(|heard| heard[1..].to_vec()).collect::<Vec<_>>(),
+        [[note]],
+        "{story:#?}"
+    );
+    assert_eq!(story.said(TaskEventKind::Upload), ["uploads/a.txt, 3 bytes"], "{story:#?}");
+    assert_eq!(times(&task), all);
+    let asked = endpoint.asked();
+    let ids =
+        |n: usize| (asked[n].header("webhook-id"), &asked[n].body["id"], &asked[n].body["event"]["seq"]);
+    assert_eq!(ids(0), ids(1));
+    assert_eq!(asked[0].body["event"]["data"]["to"], "done");
 }

@@ -248,6 +248,14 @@ impl<'w> Doomed<'w> {
         assert_eq!(self.daemon.wait_over(), KILLED, "{place}");
     }
 
+    /// A daemon that is to die at this place, once it has answered. The task.
+    #[track_caller]
+    pub(crate) fn begins(&mut self, place: &str) -> Task {
+        self.start(place);
+        let id = wait_for("an answer", || self.post(), DEADLINE);
+        Task { http: self.daemon.http(), id }
+    }
+
     /// One daemon after the other: each dies at its place, in this order.
     #[track_caller]
     pub(crate) fn dies_at(&mut self, places: &[&str]) {
