@@ -20,6 +20,8 @@ use std::fs;
 use task::{CASTRA, SCRIPT, instructed, replies, work};
 
 const TASKS: &str = "/api/v1/tasks";
+/// Of the webhook, in Base64.
+const KEY: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// The first file is too long at first; the one that is none is shown to nobody.
 fn judged(world: &World) -> Value {
@@ -136,7 +138,9 @@ fn killed_around_a_hook_that_is_told() {
     let endpoint = Endpoint::new(|_| (204, String::new()));
     let mut running = hook(&world, "state", "");
     running["states"] = json!(["running"]);
-    let after = json!({"on": "after", "webhook": {"url": endpoint.url(), "allow_private": true}});
+    let after = json!({"on": "after", "webhook": {
+        "url": endpoint.url(), "secret": format!("whsec_{KEY}"), "allow_private": true,
+    }});
     let mut body = instructed("until [ -e look ]; do sleep 0.1; done; echo 'ATTENTION: look' >> optio.log");
     body["session"] = world.spec(body["session"].take());
     body["hooks"] = json!([running, hook(&world, "upload", ""), hook(&world, "message", ""), after]);
@@ -198,5 +202,6 @@ fn killed_around_a_hook_that_is_told() {
     let ids =
         |n: usize| (asked[n].header("webhook-id"), &asked[n].body["id"], &asked[n].body["event"]["seq"]);
     assert_eq!(ids(0), ids(1));
+    assert!(asked.iter().all(|asked| asked.is_signed(KEY)), "{asked:?}");
     assert_eq!(asked[0].body["event"]["data"]["to"], "done");
 }
