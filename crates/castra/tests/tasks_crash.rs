@@ -94,36 +94,36 @@ fn killed_once() {
     assert_tasks(&task.http, 1);
 }
 
-/// Undisturbed, and killed after each commit: the same. What it is like, for what the test says of it.
-fn killed_after_every_commit(body: fn(&World) -> Value, act: fn(&Http, &Shown)) -> Vec<Story> {
+/// Undisturbed, and killed before and after each commit: the same. What it is like, for what the test says of it.
+fn killed_around_every_commit(body: fn(&World) -> Value, act: fn(&Http, &Shown)) -> Vec<Story> {
     let world = World::new(CASTRA, &clis()[0].path, &script());
     let daemon = world.daemon();
     let expected = Story::of_all(&undisturbed(&daemon, &body(&world), act), &world);
     let mut doomed = Doomed::new(daemon, &world, TASKS, body(&world));
-    let deaths = doomed.dies_after_each_commit(act);
+    let commits = doomed.dies_around_each_commit(act);
     let task = doomed.task();
     let stories = Story::of_all(&task, &world);
     assert_eq!(stories, expected);
     assert_tasks(&task.http, 2 * stories.len());
-    // Each change of state was a death, but the first, with which it is made, and what is committed at once.
+    // Each change of state was such a commit, but the first, with which it is made, and what is committed at once.
     let changes: usize = stories.iter().map(|story| story.said(TaskEventKind::State).len() - 1).sum();
-    assert!(deaths >= changes, "{deaths} deaths, {changes} changes of state");
+    assert!(commits >= changes, "{commits} commits, {changes} changes of state");
     stories
 }
 
 #[test]
-fn killed_after_every_commit_of_a_task_that_is_done() {
-    assert_of_files(&killed_after_every_commit(of_files, nothing)[0]);
+fn killed_around_every_commit_of_a_task_that_is_done() {
+    assert_of_files(&killed_around_every_commit(of_files, nothing)[0]);
 }
 
 #[test]
-fn killed_after_every_commit_of_a_task_that_fails_twice() {
+fn killed_around_every_commit_of_a_task_that_fails_twice() {
     let body = |world: &World| {
         let mut body = instructed("echo 'STATUS: trying' >> optio.log; echo 'ERROR: no coffee' >> optio.log");
         body["retries"] = 1.into();
         in_world(world, body)
     };
-    let story = &killed_after_every_commit(body, nothing)[0];
+    let story = &killed_around_every_commit(body, nothing)[0];
     assert_eq!(story.end, (TaskState::Failed, None, 2), "{story:#?}");
     assert_eq!(story.heard, [[KICKOFF], [KICKOFF]], "{story:#?}");
 }
@@ -136,7 +136,7 @@ fn cancel(http: &Http, shown: &Shown) {
 }
 
 #[test]
-fn killed_after_every_commit_of_a_task_that_is_cancelled_while_it_needs_input() {
+fn killed_around_every_commit_of_a_task_that_is_cancelled_while_it_needs_input() {
     let body = |world: &World| {
         let session = json!({"allowed_tools": ["Bash", "Read"]});
         in_world(world, json!({"instructions": "TOOLS:", "session": session}))
@@ -146,7 +146,7 @@ fn killed_after_every_commit_of_a_task_that_is_cancelled_while_it_needs_input() 
             cancel(http, shown);
         }
     };
-    let story = &killed_after_every_commit(body, act)[0];
+    let story = &killed_around_every_commit(body, act)[0];
     assert_eq!(story.end, (TaskState::Cancelled, None, 1), "{story:#?}");
     let states = ["queued", "starting", "running", "needs_input", "cancelled: by token:ID"];
     assert_eq!(story.said(TaskEventKind::State), states, "{story:#?}");
@@ -157,7 +157,7 @@ fn killed_after_every_commit_of_a_task_that_is_cancelled_while_it_needs_input() 
 }
 
 #[test]
-fn killed_after_every_commit_of_a_group_that_is_cancelled() {
+fn killed_around_every_commit_of_a_group_that_is_cancelled() {
     let body = |world: &World| {
         let child = |name: &str| {
             let mut child = instructed("echo 'STATUS: at it' >> optio.log; sleep 300");
@@ -180,7 +180,7 @@ fn killed_after_every_commit_of_a_group_that_is_cancelled() {
             cancel(http, shown);
         }
     };
-    let stories = killed_after_every_commit(body, act);
+    let stories = killed_around_every_commit(body, act);
     let ends: Vec<_> = stories.iter().map(|story| (story.end.0, story.heard.len())).collect();
     let cancelled = TaskState::Cancelled;
     assert_eq!(ends, [(cancelled, 0), (cancelled, 1), (cancelled, 1)], "{stories:#?}");

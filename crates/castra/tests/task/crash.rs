@@ -270,13 +270,13 @@ impl<'w> Doomed<'w> {
         }
     }
 
-    /// A daemon dies after each commit of a driver, until the task is over; `act` is tried again and again, whoever is
-    /// there. How many died.
+    /// Each commit of a driver is lost with its daemon, and then made, and its daemon dies again; until the task is over.
+    /// `act` is tried again and again, whoever is there. How many commits were made so.
     #[track_caller]
-    pub(crate) fn dies_after_each_commit(&mut self, act: impl Fn(&Http, &Shown)) -> usize {
-        let mut deaths = 0;
-        loop {
-            self.start("task.committed");
+    pub(crate) fn dies_around_each_commit(&mut self, act: impl Fn(&Http, &Shown)) -> usize {
+        for n in 0.. {
+            let place = if n % 2 == 0 { "task.commit" } else { "task.committed" };
+            self.start(place);
             let over = wait_for(
                 "the daemon to die, or the task to be over",
                 || {
@@ -291,11 +291,11 @@ impl<'w> Doomed<'w> {
                 DEADLINE,
             );
             if over {
-                return deaths;
+                return n / 2;
             }
-            self.wait_killed("task.committed");
-            deaths += 1;
+            self.wait_killed(place);
         }
+        unreachable!("it is over before")
     }
 
     /// A daemon that lives; nothing on disk is damaged.
