@@ -2,191 +2,242 @@
 #![cfg(feature = "failpoints")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "task/crash.rs"]
+mod crash;
 mod task;
+mod team;
 
+use castra_proto::api::Page;
 use castra_proto::task::TaskEventKind;
 use castra_proto::{Task as Shown, TaskState};
-use castra_testkit::{DEADLINE, Daemon, Task, World, clis, wait_for, wait_until};
+use castra_testkit::{Http, World, clis};
+use crash::{Doomed, OF_FILES, Story, ask, first, script, undisturbed};
+use hyper::Method;
 use serde_json::{Value, json};
-use task::{CASTRA, SCRIPT, instructed};
+use task::{CASTRA, instructed};
+use team::Team;
 
-const RUN: &str = "echo 'STATUS: 20% begun' >> optio.log; echo one > deliverables/a.txt; \
-    echo DELIVERABLE: deliverables/a.txt >> optio.log; echo DELIVERABLE: nowhere >> optio.log; \
-    echo left > deliverables/left.txt; sleep 2; echo 'DONE: all' >> optio.log; sleep 300";
+const TASKS: &str = "/api/v1/tasks";
+const KICKOFF: &str =
+    "read CLAUDE.md in this folder, do the task it describes, and report as it says. Begin now.";
 
-/// What a person would tell of a task; the code of its messages, and ids, are others each time.
-#[derive(Debug, PartialEq)]
-struct Story {
-    end: (TaskState, Option<String>, u32),
-    deliverables: Vec<(String, u32, String)>,
-    events: Vec<(TaskEventKind, String)>,
-    /// What the model heard of castra, each once.
-    heard: Vec<String>,
-}
-
-fn plain(text: &str) -> String {
-    text.split_once("]: ").map_or(text, |(_, rest)| rest).to_owned()
-}
-
-/// What the model heard of castra, each once.
-fn heard(world: &World) -> Vec<String> {
-    let mut heard: Vec<String> = world
-        .calls()
-        .iter()
-        .filter_map(|call| call.last_user.clone())
-        .filter(|text| text.starts_with("System["))
-        .map(|text| plain(&text))
-        .collect();
-    heard.sort();
-    heard.dedup();
-    heard
-}
-
-fn story(task: &Task, world: &World) -> Story {
-    let shown = task.wait();
-    let deliverables = shown.deliverables.iter();
-    // How far its children are is looked at now and then.
-    let passing = |kind| {
-        kind == TaskEventKind::Attempt || kind == TaskEventKind::Progress && !shown.children.is_empty()
-    };
-    let events = task.events().into_iter().filter(|event| !passing(event.kind));
-    Story {
-        end: (shown.state, shown.result.clone(), shown.attempt),
-        deliverables: deliverables.map(|one| (one.path.clone(), one.version, one.sha256.clone())).collect(),
-        events: events.map(|event| (event.kind, plain(&event.message))).collect(),
-        heard: heard(world),
-    }
-}
-
-fn body(world: &World) -> Value {
-    let mut body = instructed(RUN);
+fn in_world(world: &World, mut body: Value) -> Value {
     body["session"] = world.spec(body["session"].take());
     body
 }
 
-/// Posted until somebody has answered: the same request, so one task.
-fn post(daemon: &Daemon<'_>, body: &Value) -> Option<Task> {
-    let headers = [("Idempotency-Key", "the one")];
-    let sent = body.to_string().into();
-    let reply = daemon.http().try_call("POST".parse().unwrap(), "/api/v1/tasks", &headers, sent).ok()?;
-    let shown: Shown = reply.expect(201);
-    Some(Task { http: daemon.http(), id: shown.id.to_string() })
+/// A file that is taken, one that is refused, one that is taken, one that is left behind; then it is done.
+fn of_files(world: &World) -> Value {
+    in_world(world, instructed(&first("echo one")))
 }
 
+fn nothing(_: &Http, _: &Shown) {}
+
+/// Nothing was made twice: all in this world is of so many tasks.
+fn assert_tasks(http: &Http, tasks: usize) {
+    let listed: Page<Shown> = http.get("/api/v1/tasks?all=true&limit=500").expect(200);
+    assert_eq!(listed.items.len(), tasks);
+}
+
+fn assert_of_files(story: &Story) {
+    assert_eq!(story.end, (TaskState::Done, Some("one".into()), 1), "{story:#?}");
+    assert_eq!(story.heard, [[&[KICKOFF], &OF_FILES[..]].concat()], "{story:#?}");
+    let paths: Vec<_> =
+        story.deliverables.iter().map(|(path, version, _)| (path.as_str(), *version)).collect();
+    assert_eq!(paths, [("first.txt", 1), ("last.txt", 1), ("left.txt", 1)], "{story:#?}");
+}
+
+/// One daemon after the other, each killed where the last one's successor comes next.
 #[test]
 fn killed_at_each_step_of_a_task() {
-    let cli = &clis()[0];
-    let undisturbed = {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        let daemon = world.daemon();
-        story(&post(&daemon, &body(&world)).expect("an answer"), &world)
-    };
-    assert_eq!(undisturbed.end, (TaskState::Done, Some("all".into()), 1), "{undisturbed:?}");
-    assert_eq!(undisturbed.deliverables.len(), 2, "{undisturbed:?}");
-    for place in [
+    let world = World::new(CASTRA, &clis()[0].path, &script());
+    let daemon = world.daemon();
+    let expected = Story::of(&undisturbed(&daemon, &of_files(&world), nothing), &world);
+    assert_of_files(&expected);
+    let mut doomed = Doomed::new(daemon, &world, TASKS, of_files(&world));
+    doomed.dies_at(&[
         "task.created",
+        // Its admission.
+        "task.commit",
         "task.start",
         "task.begun",
+        // It has begun, and the agent was told to.
         "task.commit",
-        "task.commit:2",
-        "task.committed:2",
+        // The file that is taken, the one that is refused, the last one.
         "task.reply",
-        "task.reply:2",
-        "task.commit:4",
+        "task.commit",
+        "task.committed",
+        "task.reply",
+        "task.commit",
+        "task.committed",
+        "task.reply",
+        "task.commit",
         "task.ending",
         "task.stopped",
-    ] {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        let mut daemon = world.daemon();
-        let task = killed(&world, &mut daemon, place, &body(&world));
-        assert_eq!(story(&task, &world), undisturbed, "{place}");
-        let listed: castra_proto::api::Page<Shown> = task.http.get("/api/v1/tasks?all=true").expect(200);
-        assert_eq!(listed.items.len(), 1, "{place}");
-        let sessions: castra_proto::api::Page<castra_proto::Session> =
-            task.http.get("/api/v1/sessions?all=true").expect(200);
-        assert_eq!(sessions.items.len(), 1, "{place}");
-    }
+        // Its end.
+        "task.commit",
+        "task.committed",
+    ]);
+    let task = doomed.task();
+    assert_eq!(Story::of(&task, &world), expected);
+    assert_tasks(&task.http, 2);
 }
 
-/// Made with the daemon dying at a place, and made again with the next one: one request is one task.
-fn killed(world: &World, daemon: &mut Daemon<'_>, place: &str, body: &Value) -> Task {
-    daemon.kill9();
-    daemon.start_doomed(place);
-    let before = post(daemon, body).map(|task| task.id);
-    wait_until(&format!("the daemon to die at {place}"), || daemon.is_over(), DEADLINE);
-    daemon.start_again();
-    let task = wait_for("an answer", || post(daemon, body), DEADLINE);
-    assert!(before.is_none_or(|id| id == task.id), "{place}: one request is one task");
-    let damage: Value = serde_json::from_str(&world.cli(["check", "--json"]).ok()).unwrap();
-    assert_eq!(damage["items"], json!([]), "{place}");
-    task
+/// A place with nothing dead before it.
+#[test]
+fn killed_once() {
+    let world = World::new(CASTRA, &clis()[0].path, &script());
+    let mut doomed = Doomed::new(world.daemon(), &world, TASKS, of_files(&world));
+    doomed.dies_at(&["task.committed:3"]);
+    let task = doomed.task();
+    assert_of_files(&Story::of(&task, &world));
+    assert_tasks(&task.http, 1);
 }
 
-/// A parent with work of its own and two children, each with a deliverable that is taken and one that is refused.
-fn family(world: &World) -> Value {
-    let child = |name: &str| {
-        let run = format!(
-            "echo {name} > deliverables/{name}.txt; echo DELIVERABLE: deliverables/{name}.txt >> optio.log; \
-             echo DELIVERABLE: nowhere >> optio.log; sleep 2; echo 'DONE: {name}' >> optio.log; sleep 300"
-        );
-        json!({"name": name, "instructions": format!("RUN: {run}"), "protocol": "log"})
+/// Undisturbed, and killed before and after each commit: the same. What it is like, for what the test says of it.
+fn killed_around_every_commit(body: fn(&World) -> Value, act: fn(&Http, &Shown)) -> Vec<Story> {
+    let world = World::new(CASTRA, &clis()[0].path, &script());
+    let daemon = world.daemon();
+    let expected = Story::of_all(&undisturbed(&daemon, &body(&world), act), &world);
+    let mut doomed = Doomed::new(daemon, &world, TASKS, body(&world));
+    let commits = doomed.dies_around_each_commit(act);
+    let task = doomed.task();
+    let stories = Story::of_all(&task, &world);
+    assert_eq!(stories, expected);
+    assert_tasks(&task.http, 2 * stories.len());
+    // Each change of state was such a commit, but the first, with which it is made, and what is committed at once.
+    let changes: usize = stories.iter().map(|story| story.said(TaskEventKind::State).len() - 1).sum();
+    assert!(commits >= changes, "{commits} commits, {changes} changes of state");
+    stories
+}
+
+#[test]
+fn killed_around_every_commit_of_a_task_that_is_done() {
+    assert_of_files(&killed_around_every_commit(of_files, nothing)[0]);
+}
+
+#[test]
+fn killed_around_every_commit_of_a_task_that_fails_twice() {
+    let body = |world: &World| {
+        let mut body = instructed("echo 'STATUS: trying' >> optio.log; echo 'ERROR: no coffee' >> optio.log");
+        body["retries"] = 1.into();
+        in_world(world, body)
     };
-    let own = "cat uploads/children/*/*.txt > deliverables/all.txt; \
-        echo DELIVERABLE: deliverables/all.txt >> optio.log; sleep 2; echo 'DONE: all' >> optio.log; sleep 300";
-    let mut body = instructed(own);
-    body["session"] = world.spec(body["session"].take());
+    let story = &killed_around_every_commit(body, nothing)[0];
+    assert_eq!(story.end, (TaskState::Failed, None, 2), "{story:#?}");
+    assert_eq!(story.heard, [[KICKOFF], [KICKOFF]], "{story:#?}");
+}
+
+fn cancel(http: &Http, shown: &Shown) {
+    let path = format!("/api/v1/tasks/{}/cancel", shown.id);
+    let body = json!({"grace_s": 1}).to_string().into();
+    // Nobody may be there to hear it.
+    let _ = http.try_call(Method::POST, &path, &[], body);
+}
+
+#[test]
+fn killed_around_every_commit_of_a_task_that_is_cancelled_while_it_needs_input() {
+    let body = |world: &World| {
+        let session = json!({"allowed_tools": ["Bash", "Read"]});
+        in_world(world, json!({"instructions": "TOOLS:", "session": session}))
+    };
+    let act = |http: &Http, shown: &Shown| {
+        if shown.state == TaskState::NeedsInput {
+            cancel(http, shown);
+        }
+    };
+    let story = &killed_around_every_commit(body, act)[0];
+    assert_eq!(story.end, (TaskState::Cancelled, None, 1), "{story:#?}");
+    let states = ["queued", "starting", "running", "needs_input", "cancelled: by token:ID"];
+    assert_eq!(story.said(TaskEventKind::State), states, "{story:#?}");
+    let told: Vec<_> =
+        story.heard[0].iter().map(|text| text.split_once(':').map_or("", |(who, _)| who)).collect();
+    assert_eq!(story.heard.len(), 1);
+    assert_eq!(told[1..], ["report_status", "deliver", "deliver"], "{story:#?}");
+}
+
+#[test]
+fn killed_around_every_commit_of_a_group_that_is_cancelled() {
+    let body = |world: &World| {
+        let child = |name: &str| {
+            let mut child = instructed("echo 'STATUS: at it' >> optio.log; sleep 300");
+            child["name"] = name.into();
+            child.as_object_mut().unwrap().remove("session");
+            child
+        };
+        let session = json!({"allowed_tools": ["Bash", "Read"]});
+        in_world(
+            world,
+            json!({"session": session, "group": {"order": "parallel"}, "children": [child("a"), child("b")]}),
+        )
+    };
+    let act = |http: &Http, shown: &Shown| {
+        let at_it = |id: &dyn std::fmt::Display| {
+            let child: Option<Shown> = ask(http, &format!("/api/v1/tasks/{id}"));
+            child.is_some_and(|child| child.progress.message.is_some())
+        };
+        if shown.children.len() == 2 && shown.children.iter().all(|child| at_it(&child.id)) {
+            cancel(http, shown);
+        }
+    };
+    let stories = killed_around_every_commit(body, act);
+    let ends: Vec<_> = stories.iter().map(|story| (story.end.0, story.heard.len())).collect();
+    let cancelled = TaskState::Cancelled;
+    assert_eq!(ends, [(cancelled, 0), (cancelled, 1), (cancelled, 1)], "{stories:#?}");
+}
+
+/// A parent with work of its own and two children, one after the other.
+fn family(world: &World) -> Value {
+    let child = |name: &str| json!({"name": name, "instructions": format!("RUN: {}", first(&format!("echo {name}"))), "protocol": "log"});
+    let mut body = instructed(&first("cat uploads/children/*/first.txt"));
     body["group"] = json!({"order": "sequential"});
     body["children"] = json!([child("one"), child("two")]);
-    body
+    in_world(world, body)
 }
 
-/// The end, and all that was said, of a task and its children.
-fn stories(task: &Task, world: &World) -> Vec<Story> {
-    let shown = task.wait();
-    let children = shown.children.iter().map(|child| child.id.to_string());
-    let ids = std::iter::once(task.id.clone()).chain(children);
-    ids.map(|id| story(&Task { http: task.http.clone(), id }, world)).collect()
-}
-
-fn a_family_is_killed_at(places: &[&str]) {
-    let cli = &clis()[0];
-    let undisturbed = {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        let daemon = world.daemon();
-        stories(&post(&daemon, &family(&world)).expect("an answer"), &world)
-    };
-    let ends: Vec<_> = undisturbed.iter().map(|story| story.end.clone()).collect();
+#[test]
+fn a_family_of_tasks_is_killed_from_its_first_child_to_its_parents_end() {
+    let world = World::new(CASTRA, &clis()[0].path, &script());
+    let daemon = world.daemon();
+    let expected = Story::of_all(&undisturbed(&daemon, &family(&world), nothing), &world);
+    let ends: Vec<_> = expected.iter().map(|story| story.end.clone()).collect();
     let done = |result: &str| (TaskState::Done, Some(result.to_owned()), 1);
-    assert_eq!(ends, [done("all"), done("one"), done("two")], "{undisturbed:?}");
-    for place in places {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        let mut daemon = world.daemon();
-        let task = killed(&world, &mut daemon, place, &family(&world));
-        assert_eq!(stories(&task, &world), undisturbed, "{place}");
-        let listed: castra_proto::api::Page<Shown> = task.http.get("/api/v1/tasks?all=true").expect(200);
-        assert_eq!(listed.items.len(), 3, "{place}");
-        let sessions: castra_proto::api::Page<castra_proto::Session> =
-            task.http.get("/api/v1/sessions?all=true").expect(200);
-        assert_eq!(sessions.items.len(), 3, "{place}");
+    assert_eq!(ends, [done("one two"), done("one"), done("two")], "{expected:#?}");
+    let heard = vec![[&[KICKOFF], &OF_FILES[..]].concat()];
+    assert!(expected.iter().all(|story| story.heard == heard), "{expected:#?}");
+    let mut doomed = Doomed::new(daemon, &world, TASKS, family(&world));
+    doomed.dies_at(&[
+        // Made, one after the other; a child that is there is found again.
+        "task.child",
+        "task.created",
+        "task.child:2",
+        "task.created:2",
+        "task.commit",
+    ]);
+    let each = ["task.start", "task.begun", "task.reply", "task.commit", "task.ending", "task.stopped"];
+    // The first child and the second.
+    doomed.dies_at(&each);
+    doomed.dies_at(&each);
+    doomed.dies_at(&["task.gathered"]);
+    // The parent's own work.
+    doomed.dies_at(&each);
+    let task = doomed.task();
+    assert_eq!(Story::of_all(&task, &world), expected);
+    assert_tasks(&task.http, 6);
+}
+
+/// It is made, and nobody was told: whoever asks again gets the same team, whose agents begin once.
+#[test]
+fn a_team_is_killed_when_it_is_made() {
+    let world = World::new(CASTRA, &clis()[0].path, team::SCRIPT);
+    let body = team::spec(&world, &[("one", ""), ("two", "")]);
+    let mut doomed = Doomed::new(world.daemon(), &world, "/api/v1/teams", body);
+    doomed.dies_at(&["team.created"]);
+    let team = Team { id: doomed.lives(), http: doomed.daemon.http() };
+    for agent in ["one", "two"] {
+        assert_eq!(team.ask(agent, "hello", None), "heard: hello");
     }
-}
-
-#[test]
-fn a_family_of_tasks_is_killed_while_it_is_made() {
-    a_family_is_killed_at(&["task.child", "task.child:2", "task.created:3", "task.commit:2"]);
-}
-
-#[test]
-fn a_family_of_tasks_is_killed_while_children_run() {
-    a_family_is_killed_at(&["task.committed:3", "task.start", "task.reply", "task.reply:4"]);
-}
-
-#[test]
-fn a_family_of_tasks_is_killed_between_children_and_parent() {
-    a_family_is_killed_at(&["task.ending", "task.stopped:2", "task.gathered", "task.start:3"]);
-}
-
-#[test]
-fn a_family_of_tasks_is_killed_while_the_parent_ends() {
-    a_family_is_killed_at(&["task.begun:3", "task.ending:3", "task.stopped:3"]);
+    let teams: Page<castra_proto::Team> = team.http.get("/api/v1/teams").expect(200);
+    let ids: Vec<_> = teams.items.iter().map(|one| one.id.to_string()).collect();
+    assert_eq!((ids, team.sessions().len()), (vec![team.id.clone()], 2));
 }

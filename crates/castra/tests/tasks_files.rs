@@ -192,33 +192,41 @@ fn in_a_users_folder_they_lie_beside_it_and_the_command_line_does_the_same() {
     });
 }
 
-/// Whoever got no answer asks again with the same key: the file is there, and the agent has heard of it once.
+/// Whoever got no answer asks again with the same key: the file is there, and the agent has heard of it once. One daemon
+/// after the other dies where the last one's successor comes next.
 #[cfg(feature = "failpoints")]
 #[test]
 fn killed_while_a_file_is_handed_in() {
-    let cli = &castra_testkit::clis()[0];
+    let world = World::new(CASTRA, &castra_testkit::clis()[0].path, SCRIPT);
+    let mut daemon = world.daemon();
+    let task = daemon.task(instructed("echo 'STATUS: ready' >> optio.log"));
+    task.wait_said(TaskEventKind::Progress);
+    task.session().wait_idle();
+    let path = task.path("/uploads?name=a.txt");
+    let headers = [OCTETS, ("idempotency-key", "k")];
+    let send = || task.http.try_call(Method::POST, &path, &headers, Bytes::from_static(b"one"));
+    daemon.kill9();
     for place in ["upload.placed", "upload.kept", "upload.tell"] {
-        let world = World::new(CASTRA, &cli.path, SCRIPT);
-        let mut daemon = world.daemon();
-        let task = daemon.task(instructed("echo 'STATUS: ready' >> optio.log"));
-        task.wait_said(TaskEventKind::Progress);
-        task.session().wait_idle();
-        daemon.kill9();
         daemon.start_doomed(place);
-        let path = task.path("/uploads?name=a.txt");
-        let headers = [OCTETS, ("idempotency-key", "k")];
-        let send = || task.http.try_call(Method::POST, &path, &headers, Bytes::from_static(b"one"));
         let _ = send();
         wait_until(&format!("the daemon to die at {place}"), || daemon.is_over(), DEADLINE);
-        daemon.start_again();
-        let uploaded: Uploaded = castra_testkit::wait_for("an answer", || send().ok(), DEADLINE).expect(201);
-        assert_eq!(uploaded.path, "uploads/a.txt", "{place}");
-        wait_until("the agent to hear of it", || heard(&world, "uploads/a.txt") == 1, DEADLINE);
-        assert_eq!(std::fs::read_to_string(work(&task).join("uploads/a.txt")).unwrap(), "one", "{place}");
-        task.session().wait_idle();
-        task.cancel();
-        task.wait();
-        assert_eq!(task.said(TaskEventKind::Upload).len(), 1, "{place}");
-        assert_eq!((replies(&task).len(), heard(&world, "uploads/a.txt")), (1, 1), "{place}");
+        assert_eq!(daemon.wait_over(), -9, "{place}");
+        assert_eq!(heard(&world, "uploads/a.txt"), 0, "{place}");
     }
+    // Told, and nothing says so yet.
+    daemon.start_doomed("task.commit");
+    let _ = send();
+    wait_until("the daemon to die when the agent was told", || daemon.is_over(), DEADLINE);
+    assert_eq!(daemon.wait_over(), -9);
+    daemon.start_again();
+    let uploaded: Uploaded = castra_testkit::wait_for("an answer", || send().ok(), DEADLINE).expect(201);
+    assert_eq!(uploaded.path, "uploads/a.txt");
+    wait_until("the agent to hear of it", || heard(&world, "uploads/a.txt") > 0, DEADLINE);
+    assert_eq!(std::fs::read_to_string(work(&task).join("uploads/a.txt")).unwrap(), "one");
+    wait_until("the reply to be written down", || replies(&task).len() == 1, DEADLINE);
+    task.session().wait_idle();
+    task.cancel();
+    task.wait();
+    assert_eq!(task.said(TaskEventKind::Upload).len(), 1);
+    assert_eq!((replies(&task).len(), heard(&world, "uploads/a.txt")), (1, 1));
 }

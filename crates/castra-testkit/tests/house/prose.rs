@@ -257,6 +257,43 @@ fn closed_lists_in_documents_are_whole() {
     }
 }
 
+/// Where the daemon may be killed, as the code has it, is what people read; and each place is one where a test kills it.
+#[test]
+fn every_failpoint_is_documented_and_hit() {
+    let (mut places, mut said) = (BTreeSet::new(), BTreeSet::new());
+    for source in all() {
+        let tests = source.path.contains("/tests/");
+        for (at, text) in &source.strings {
+            // `name:nth`
+            let name = text.split(':').next().unwrap_or_default();
+            if source.code[..*at].ends_with("failpoint!(") {
+                places.insert(text.clone());
+            } else if tests && !source.path.contains("/tests/house/") {
+                said.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(places.len() > 30, "only {places:?} were found");
+    let architecture = page("ARCHITECTURE.md");
+    let table = (architecture.lines())
+        .skip_while(|line| !line.starts_with("| failpoint |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let named = |row: &str| {
+        let places = row.split('|').nth(1).unwrap_or_default();
+        places.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let documented: Vec<String> = table.flat_map(named).collect();
+    assert_eq!(
+        BTreeSet::from_iter(documented.iter().cloned()),
+        places,
+        "in ARCHITECTURE.md, and in the code"
+    );
+    assert_eq!(documented.len(), places.len(), "each place has one row");
+    let unhit: Vec<_> = places.difference(&said).collect();
+    assert!(unhit.is_empty(), "no test kills the daemon at {unhit:?}");
+}
+
 #[test]
 fn paths_are_told_from_other_code() {
     let text = "`crates/a/src/b.rs` and `session/actor.rs`, not `application/json`, `/sessions/{id}` or `.rs`;\n\
