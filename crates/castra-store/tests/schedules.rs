@@ -164,8 +164,8 @@ async fn a_firing_whose_task_is_not_over_is_kept_when_older_ones_go() {
     store.create_schedule(row.clone(), None).await.unwrap();
     let (over, open) = (task(store, TaskState::Done).await, task(store, TaskState::Running).await);
     let made = [firing(0, FiringOutcome::Made, Some(over)), firing(1, FiringOutcome::Made, Some(open))];
-    let skipped = (2..2500).map(|at| firing(at, FiringOutcome::Skipped, None));
-    let firings: Vec<_> = made.iter().cloned().chain(skipped).collect();
+    let overlapping = (2..2500).map(|at| firing(at, FiringOutcome::Overlapping, None));
+    let firings: Vec<_> = made.iter().cloned().chain(overlapping).collect();
     assert!(store.advance_schedule(advance(row.id, 0, Some(2500), firings.clone())).await.unwrap());
     let kept = store.firings(row.id, 5000).await.unwrap();
     let expected: Vec<_> = firings[500..].iter().rev().chain([&firings[1]]).cloned().collect();
