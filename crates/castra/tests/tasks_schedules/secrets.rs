@@ -89,6 +89,6 @@ fn what_is_shown_of_a_secret_is_not_taken_for_one() {
         refused.code == ErrorCode::InvalidRequest && refused.detail.contains("another `name`"),
         "{refused:?}"
     );
-    let refused = put(&daemon, "a b", &secret);
+    let refused = put(&daemon, "a%20b", &secret);
     assert_eq!(refused.status, 400, "{}", refused.text());
 }
