@@ -136,6 +136,30 @@ fn an_agent_is_busy_from_its_message_to_its_answer_and_says_how_long() {
     });
 }
 
+/// Silence is an event and ends nobody: the next message goes on in the same process.
+#[test]
+fn an_agent_that_says_nothing_for_long_is_idle_and_stays() {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
+        let mut spec = spec(world, &[("a", "")]);
+        spec["agents"]["a"]["session"]["idle_after_s"] = json!(1);
+        let team = Team::of(daemon, &spec);
+        team.ask("a", "a plum", None);
+        let session = team.session("a", None);
+        let claude = session.show().pid;
+        let said_so = |events: &[castra_proto::Event]| {
+            let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+            let answered = kinds.iter().rposition(|kind| *kind == "result")?;
+            kinds[answered..].contains(&"idle").then_some(())
+        };
+        session.wait_events("it to be said that it is idle", said_so);
+        assert!(team.ask("a", "what was said before?", None).contains("a plum"), "{cli}");
+        session.wait_events("it to be said again", said_so);
+        let shown = session.show();
+        assert_eq!((shown.state, shown.pid, shown.turns), (RunState::Idle, claude, 2), "{cli}");
+        assert!(claude.is_some() && session.events_of("exit").is_empty(), "{cli}");
+    });
+}
+
 #[test]
 fn an_answer_is_given_on_in_its_wrapping_and_an_error_never_is() {
     each(CASTRA, SCRIPT, |cli, world, daemon| {

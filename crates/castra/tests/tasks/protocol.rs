@@ -4,6 +4,7 @@
 use super::*;
 use castra_testkit::{Task, World};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// An agent that uses its tools and the log side by side.
 const TOOLS: &str = r#"
@@ -33,6 +34,33 @@ fn transcript(world: &World, task: &Task) -> String {
     let projects = world.home().join("sessions").join(&task.session().id).join("home/.claude/projects");
     let files = all_below(&projects).into_values();
     files.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect()
+}
+
+/// The code that stands before what castra says.
+fn code(text: &str) -> Option<&str> {
+    Some(text.split_once("System[")?.1.split_once(']')?.0)
+}
+
+#[test]
+fn each_task_has_a_code_of_its_own_which_its_instructions_name() {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
+        let spec = || instructed("echo 'STATUS: here' >> optio.log; sleep 300");
+        let tasks = [daemon.task(spec()), daemon.task(spec())];
+        let named = tasks.each_ref().map(|task| {
+            task.wait_said(TaskEventKind::Progress);
+            let told = std::fs::read_to_string(work(task).join("CLAUDE.md")).unwrap();
+            code(&told).unwrap_or_else(|| panic!("{cli}: {told}")).to_owned()
+        });
+        assert!(named[0] != named[1] && named.iter().all(|code| code.len() >= 4), "{cli}: {named:?}");
+        let calls = world.calls();
+        let said = calls.iter().filter_map(|call| call.last_user.as_deref());
+        let heard: BTreeSet<_> = said.filter(|said| said.starts_with("System[")).filter_map(code).collect();
+        assert_eq!(heard, named.iter().map(String::as_str).collect(), "{cli}");
+        for task in &tasks {
+            task.cancel();
+            task.wait();
+        }
+    });
 }
 
 #[test]
