@@ -4,10 +4,10 @@
 mod support;
 
 use castra_proto::api::Scope;
-use castra_proto::task::{Firing, FiringOutcome, LaunchBlock};
+use castra_proto::task::{Firing, FiringOutcome, LaunchBlock, TaskState};
 use castra_proto::{BlockId, ScheduleId, TaskId, Timestamp};
 use castra_store::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::Home;
 
 fn schedule(name: &str, next_at: Option<i64>) -> ScheduleRow {
@@ -124,5 +124,52 @@ async fn blocks_stack_and_definitions_replace() {
     assert_eq!(store.definition_secrets("report").await.unwrap(), None);
     assert!(store.delete_definition("report").await.unwrap());
     assert!(!store.delete_definition("report").await.unwrap());
+    home.finish().await;
+}
+
+async fn task(store: &Store, state: TaskState) -> TaskId {
+    let task = TaskId::now();
+    let create = NewTask {
+        name: None,
+        request_hash: [1; 32],
+        priority: 0,
+        parent: None,
+        labels: Default::default(),
+        metadata: Value::Null,
+        spec: "{}".into(),
+        secrets: None,
+        told: Vec::new(),
+    };
+    let commit = TaskCommit {
+        task,
+        at: Timestamp(1),
+        create: Some(create),
+        head: None,
+        state,
+        session: None,
+        view: "{}".into(),
+        events: Vec::new(),
+        deliverables: Vec::new(),
+        server_events: Vec::new(),
+    };
+    store.commit_task(commit).await.unwrap();
+    task
+}
+
+/// By it the next firing knows that it would overlap, however many were skipped meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_firing_whose_task_is_not_over_is_kept_when_older_ones_go() {
+    let home = Home::new().await;
+    let (store, row) = (&home.store, schedule("often", Some(0)));
+    store.create_schedule(row.clone(), None).await.unwrap();
+    let (over, open) = (task(store, TaskState::Done).await, task(store, TaskState::Running).await);
+    let made = [firing(0, FiringOutcome::Made, Some(over)), firing(1, FiringOutcome::Made, Some(open))];
+    let overlapping = (2..2500).map(|at| firing(at, FiringOutcome::Overlapping, None));
+    let firings: Vec<_> = made.iter().cloned().chain(overlapping).collect();
+    assert!(store.advance_schedule(advance(row.id, 0, Some(2500), firings.clone())).await.unwrap());
+    let kept = store.firings(row.id, 5000).await.unwrap();
+    let expected: Vec<_> = firings[500..].iter().rev().chain([&firings[1]]).cloned().collect();
+    assert!(kept == expected, "{} are kept, the oldest {:?}", kept.len(), kept.last());
+    assert_eq!(store.open_firings(row.id).await.unwrap(), [open]);
     home.finish().await;
 }

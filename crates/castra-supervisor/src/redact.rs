@@ -38,18 +38,77 @@ pub(crate) fn split(spec: &SessionSpec) -> (SessionSpec, Option<Value>) {
     (shown, (!secret.is_empty()).then_some(Value::Object(secret)))
 }
 
-/// The same of a task: its session's, and under `children` those of the tasks below it, in their order.
+/// The same of a task: its session's, under `children` those of the tasks below it, in their order, and of a template
+/// the `values` and `defaults` of parameters that stand in any of these places.
 pub(crate) fn split_task(spec: &TaskSpec) -> (TaskSpec, Option<Value>) {
     let (session, mut secrets) = split(&spec.session);
     let hooks = hooks::split(&spec.hooks, &mut secrets);
     let (children, below): (Vec<_>, Vec<_>) = spec.children.iter().map(split_task).unzip();
-    let shown = TaskSpec { session, hooks, children, ..spec.clone() };
-    if below.iter().all(Option::is_none) {
-        return (shown, secrets);
+    let mut shown = TaskSpec { session, hooks, children, ..spec.clone() };
+    let hidden = hidden(spec, &shown);
+    let (values, defaults) = mask_params(&mut shown, &hidden);
+    let parts = [
+        ("children", (!below.iter().all(Option::is_none)).then(|| json!(below))),
+        ("values", (!values.is_empty()).then(|| values.into())),
+        ("defaults", (!defaults.is_empty()).then(|| defaults.into())),
+    ];
+    for (name, part) in parts {
+        if let Some(part) = part {
+            secrets.get_or_insert_with(|| json!({}))[name] = part;
+        }
     }
-    let mut secrets = secrets.unwrap_or_else(|| json!({}));
-    secrets["children"] = below.into();
-    (shown, Some(secrets))
+    (shown, secrets)
+}
+
+/// The parameters of a template that stand in what is secret.
+pub(crate) fn secret_params(template: &TaskSpec) -> Vec<String> {
+    hidden(template, &split_task(template).0)
+}
+
+/// Those with a place that is not seen any more in what is shown.
+fn hidden(whole: &TaskSpec, shown: &TaskSpec) -> Vec<String> {
+    if whole.params.is_empty() {
+        return Vec::new();
+    }
+    let places = |spec: &TaskSpec| {
+        let bare = TaskSpec { params: Default::default(), values: Default::default(), ..spec.clone() };
+        serde_json::to_string(&bare).unwrap_or_default()
+    };
+    let (whole_text, shown_text) = (places(whole), places(shown));
+    let is_hidden = |name: &&String| {
+        let place = format!("{{{{{name}}}}}");
+        whole_text.matches(&place).count() > shown_text.matches(&place).count()
+    };
+    whole.params.keys().filter(is_hidden).cloned().collect()
+}
+
+type Fields = serde_json::Map<String, Value>;
+
+/// Their values and their defaults, which the spec does not show from now on.
+pub(crate) fn mask_params(spec: &mut TaskSpec, names: &[String]) -> (Fields, Fields) {
+    let (mut values, mut defaults) = (Fields::new(), Fields::new());
+    for name in names {
+        if let Some(value) = spec.values.get_mut(name) {
+            values.insert(name.clone(), std::mem::replace(value, MASK.into()));
+        }
+        if let Some(default) = spec.params.get_mut(name).and_then(|param| param.default.as_mut()) {
+            defaults.insert(name.clone(), std::mem::replace(default, MASK.into()));
+        }
+    }
+    (values, defaults)
+}
+
+/// Whether what is shown in a secret's place was handed back as if it were one.
+pub(crate) fn is_masked(secrets: &Value) -> bool {
+    match secrets {
+        Value::Object(fields) => fields.values().any(is_masked),
+        Value::Array(items) => items.iter().any(is_masked),
+        Value::String(text) => {
+            let url = text.contains("://") && (text.ends_with("/***") || text.contains("://***@"));
+            text == MASK || url
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// The task as it was given.
@@ -59,6 +118,16 @@ pub(crate) fn restore_task(mut shown: TaskSpec, secrets: Option<Value>) -> Resul
         let children = std::mem::take(&mut shown.children).into_iter();
         let each = children.zip(below).map(|(child, secrets)| restore_task(child, Some(secrets)));
         shown.children = each.collect::<Result<_>>()?;
+    }
+    if let Some(Value::Object(values)) = secrets.remove("values") {
+        shown.values.extend(values);
+    }
+    if let Some(Value::Object(defaults)) = secrets.remove("defaults") {
+        for (name, default) in defaults {
+            if let Some(param) = shown.params.get_mut(&name) {
+                param.default = Some(default);
+            }
+        }
     }
     let mut secrets = Some(secrets.into());
     hooks::restore(&mut shown, &mut secrets)?;
@@ -233,6 +302,54 @@ mod tests {
         let plain: TaskSpec = serde_json::from_value(json!({"children": [{}]})).unwrap();
         let (shown, secrets) = split_task(&plain);
         assert_eq!((restore_task(shown, None).unwrap(), secrets), (plain, None));
+    }
+
+    #[test]
+    fn parameters_that_stand_in_secret_places_are_secret_with_their_defaults() {
+        let template: TaskSpec = serde_json::from_value(json!({
+            "instructions": "Write about {{what}} to {{host}}",
+            "params": {
+                "what": {"kind": "text", "required": true},
+                "tok": {"kind": "text", "default": "s3cret-1"},
+                "key": {"kind": "text"},
+                "host": {"kind": "text"},
+                "below": {"kind": "text"},
+            },
+            "values": {"what": "doors", "tok": "s3cret-2", "key": "s3cret-3", "host": "h", "below": "s3cret-4"},
+            "session": {
+                "env": {"TOKEN": "Bearer {{tok}}"},
+                "mcp_servers": {"a": {"type": "http", "url": "https://{{host}}/mcp?key={{key}}"}},
+            },
+            "children": [{
+                "instructions": "x",
+                "params": {"own": {"kind": "text"}},
+                "values": {"own": "{{below}}"},
+                "hooks": [{"on": "after", "webhook": {"url": "https://x/", "secret": "{{own}}"}}],
+            }],
+        }))
+        .unwrap();
+        assert_eq!(secret_params(&template), ["below", "key", "tok"]);
+        let (shown, secrets) = split_task(&template);
+        let text = serde_json::to_string(&shown).unwrap();
+        assert!(!text.contains("s3cret"), "{text}");
+        let values: Vec<&str> = shown.values.values().filter_map(Value::as_str).collect();
+        assert_eq!(values, [MASK, "h", MASK, MASK, "doors"]);
+        assert_eq!(shown.children[0].values["own"], MASK);
+        assert_eq!(restore_task(shown, secrets).unwrap(), template);
+    }
+
+    #[test]
+    fn what_is_shown_in_a_secrets_place_is_known_when_it_comes_back() {
+        for (secrets, masked) in [
+            (json!({"env": {"TOKEN": "s3cret"}, "n": 1}), false),
+            (json!({"env": {"STARS": "****", "TEXT": "say ***"}}), false),
+            (json!({"env": {"A": "s3cret", "B": "***"}}), true),
+            (json!({"mcp_servers": {"a": {"args": ["-y", "***"]}}}), true),
+            (json!({"mcp_servers": {"a": {"url": "https://host/***"}}}), true),
+            (json!({"hooks": [{"webhook": {"url": "https://***@host"}}]}), true),
+        ] {
+            assert_eq!(is_masked(&secrets), masked, "{secrets}");
+        }
     }
 
     #[test]

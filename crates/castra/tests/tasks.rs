@@ -1,6 +1,8 @@
 //! Tasks on the real CLI: the acceptance scenarios of facts/optio.md §5, by their numbers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "tasks/protocol.rs"]
+mod protocol;
 mod task;
 
 use castra_proto::TaskState;
@@ -50,7 +52,7 @@ fn scenario_2_error_fails_with_its_message_and_what_was_seen_last() {
 /// 3, 4 and 6: one reply to each, and only what is a deliverable is kept.
 #[test]
 fn scenario_3_4_6_deliverables_are_taken_or_refused_with_one_reply_each() {
-    each(CASTRA, SCRIPT, |cli, _, daemon| {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
         let run = r"mkdir -p deliverables/sub; printf '# Report\n' > deliverables/report.md; printf 'a\0b\377' > deliverables/sub/data.bin; ln -s /etc/passwd deliverables/link; echo secret > outside.txt; for f in deliverables/report.md deliverables/sub/data.bin ../x /etc/passwd deliverables/link deliverables outside.txt deliverables/none.md; do echo DELIVERABLE: $f >> optio.log; done";
         let task = daemon.task(instructed(run));
         wait_until("eight replies", || replies(&task).len() == 8, DEADLINE);
@@ -74,6 +76,20 @@ fn scenario_3_4_6_deliverables_are_taken_or_refused_with_one_reply_each() {
             shown.deliverables.iter().map(|one| (one.path.as_str(), one.version, one.size)).collect();
         assert_eq!(paths, [("report.md", 1, 9), ("sub/data.bin", 1, 4)], "{cli}");
         assert_eq!(shown.deliverables[0].media_type, "text/markdown", "{cli}");
+        // As `sha256sum` says it.
+        let sums: Vec<_> = shown.deliverables.iter().map(|one| one.sha256.as_str()).collect();
+        let expected = [
+            "497b7725a00101d6cf82489ef502fb0918962b10aaa7279962ab5ec3edc62533",
+            "a37cc3026aae4d519e0b19c298fa913b4dccfdf0658cbccbb7deaa0226d5acdb",
+        ];
+        assert_eq!(sums, expected, "{cli}");
+        // Each was heard, and once.
+        let heard = |text: &str| {
+            let calls = world.calls();
+            let said = calls.iter().filter_map(|call| call.last_user.as_deref());
+            said.filter(|said| said.contains(text)).count()
+        };
+        wait_until("the last reply to be heard", || told.iter().all(|text| heard(text) > 0), DEADLINE);
         let got = task.http.get(&task.path("/deliverables/sub/data.bin"));
         assert_eq!((got.status, got.body.as_ref()), (200, &b"a\0b\xff"[..]), "{cli}");
 
@@ -85,6 +101,10 @@ fn scenario_3_4_6_deliverables_are_taken_or_refused_with_one_reply_each() {
         let paths: Vec<_> = shown.deliverables.iter().map(|one| one.path.as_str()).collect();
         assert_eq!(paths, ["late.txt", "report.md", "sub/data.bin"], "{cli}");
         assert_eq!(task.http.delete(&task.session().path("")).status, 204, "{cli}");
+        assert_eq!(replies(&task), told, "{cli}: none came after it");
+        for text in &told {
+            assert_eq!(heard(text), 1, "{cli}: {text}");
+        }
         let got = task.http.get(&task.path("/deliverables/report.md"));
         assert_eq!((got.status, got.body.as_ref()), (200, &b"# Report\n"[..]), "{cli}");
         assert_eq!(
@@ -143,17 +163,36 @@ fn scenario_10_a_session_that_was_lost_is_never_done() {
 #[test]
 fn scenario_14_two_tasks_at_once_have_separate_homes() {
     each(CASTRA, SCRIPT, |cli, world, daemon| {
-        let before = tree(&world.user_home());
-        let run = "echo $HOME > deliverables/home; pwd > deliverables/work; echo DONE >> optio.log";
+        let own = world.user_home();
+        std::fs::create_dir_all(own.join(".claude/projects/x")).unwrap();
+        let settings = r#"{"env": {"PLANTED": "by-settings"}, "permissions": {"allow": ["Bash"]}}"#;
+        for (file, text) in [
+            (".claude.json", r#"{"hasCompletedOnboarding": true, "planted": "kept"}"#),
+            (".claude/settings.json", settings),
+            (".claude/CLAUDE.md", "planted-memory"),
+            (".claude/.credentials.json", r#"{"claudeAiOauth": {"accessToken": "planted-token"}}"#),
+            (".claude/projects/x/old.jsonl", "{}"),
+            (".bashrc", "export PLANTED=by-bashrc"),
+        ] {
+            std::fs::write(own.join(file), text).unwrap();
+        }
+        let before = all_below(&own);
+        let run = "echo \"[$PLANTED]\" > deliverables/planted; echo $HOME > deliverables/home; pwd > deliverables/work; echo DONE >> optio.log";
         let tasks = [daemon.task(instructed(run)), daemon.task(instructed(run))];
         let homes = tasks.map(|task| {
             assert_eq!(task.wait().state, TaskState::Done, "{cli}: {:?}", task.log());
             let got =
                 |name: &str| task.http.get(&task.path(&format!("/deliverables/{name}"))).text().to_owned();
+            assert_eq!(got("planted"), "[]\n", "{cli}: the person's settings are not read");
             (got("home"), got("work"))
         });
         assert!(homes[0].0 != homes[1].0 && homes[0].1 != homes[1].1, "{cli}: {homes:?}");
-        assert_eq!(tree(&world.user_home()), before, "{cli}");
+        assert_eq!(all_below(&own), before, "{cli}: nothing of the person's is written");
+        let sent = world.calls().iter().any(|call| {
+            let body = call.body.as_ref().map(|body| body.get()).unwrap_or_default();
+            body.contains("planted-memory") || call.headers.values().any(|value| value.contains("planted"))
+        });
+        assert!(!sent, "{cli}: nor told to the model");
     });
 }
 
@@ -202,8 +241,9 @@ fn scenario_20_a_resumed_task_goes_on_where_it_was() {
         assert_eq!(std::fs::read_to_string(work.join("kept.txt")).unwrap(), "kept\n", "{cli}");
         assert_eq!(std::fs::read_to_string(work.join("optio.log")).unwrap(), "", "{cli}");
         assert_eq!(std::fs::read_to_string(work.join("optio.log.old")).unwrap(), "DONE: once\n", "{cli}");
-        assert_eq!(std::fs::read_to_string(work.join("resume.log")).unwrap().lines().count(), 1, "{cli}");
-        assert_eq!(heard("resumed"), 1, "{cli}");
+        let resumes = std::fs::read_to_string(work.join("resume.log")).unwrap();
+        assert!(resumes.lines().count() == 1 && !resumes.contains("REFRESHED"), "{cli}: {resumes}");
+        assert_eq!((heard("resumed"), heard("CLAUDE.md has changed")), (1, 0), "{cli}");
         std::fs::OpenOptions::new()
             .append(true)
             .open(work.join("optio.log"))
@@ -331,6 +371,18 @@ fn a_folder_that_was_replaced_while_the_task_waited_is_not_entered() {
         assert_eq!(tree(&other), Vec::<std::path::PathBuf>::new(), "{cli}");
         assert_eq!(first.wait().state, TaskState::Done, "{cli}");
     });
+}
+
+/// Every file below a folder, with its content.
+fn all_below(folder: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    for path in tree(folder) {
+        match path.is_dir() {
+            true => found.extend(all_below(&path)),
+            false => drop(found.insert(path.clone(), std::fs::read(&path).unwrap())),
+        }
+    }
+    found
 }
 
 fn tree(folder: &std::path::Path) -> Vec<std::path::PathBuf> {

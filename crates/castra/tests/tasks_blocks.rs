@@ -9,6 +9,8 @@ use castra_proto::{ErrorCode, Task as Shown, TaskState};
 use castra_testkit::{DEADLINE, Daemon, Task, World, clis, each, wait_until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use task::{CASTRA, SCRIPT, instructed, work};
 
 /// It waits for a file `go` in its folder, and is done.
@@ -121,9 +123,10 @@ fn scenario_40_what_is_held_back_is_refused_with_its_reason_and_stays_so_over_a_
     });
 }
 
-/// Whoever launches while the daemon ends gets an answer that is true: made, or not and why.
+/// Whoever launches while the daemon ends gets an answer that is true. Answers that are under way are finished before the
+/// supervisor closes, so nobody hears `shutting_down` over HTTP: schedules_tests.rs shows that refusal, where it is made.
 #[test]
-fn a_launch_while_the_daemon_ends_is_made_or_refused() {
+fn a_launch_while_the_daemon_ends_is_made_or_not_answered() {
     let cli = clis().remove(0);
     let world = World::new(CASTRA, &cli.path, SCRIPT).with_env("CASTRA_TASKS_RUNNING", "0");
     let mut daemon = world.daemon();
@@ -134,7 +137,7 @@ fn a_launch_while_the_daemon_ends_is_made_or_refused() {
         let sent = http.try_call("POST".parse().unwrap(), "/api/v1/tasks", &[], body.clone().into());
         match sent {
             Ok(reply) if reply.status == 201 => drop(made.insert(reply.json::<Shown>().id)),
-            Ok(reply) => assert_eq!(reply.problem().code, ErrorCode::ShuttingDown),
+            Ok(reply) => panic!("{}: {}", reply.status, reply.text()),
             Err(_) => unanswered += 1,
         }
         if n == 20 {
@@ -150,6 +153,36 @@ fn a_launch_while_the_daemon_ends_is_made_or_refused() {
     let there: BTreeSet<_> = pages(&daemon, "?limit=500").into_iter().map(|task| task.id).collect();
     assert!(made.is_subset(&there), "what was answered 201 is there");
     assert!(made.len() > 20 && there.len() <= made.len() + unanswered, "{} of {}", made.len(), there.len());
+}
+
+/// One whose body was on its way when the daemon was told to end.
+#[test]
+fn a_launch_that_is_under_way_is_made_before_the_daemon_ends() {
+    let cli = clis().remove(0);
+    let world = World::new(CASTRA, &cli.path, SCRIPT).with_env("CASTRA_TASKS_RUNNING", "0");
+    let mut daemon = world.daemon();
+    let token = token(&world, "admin");
+    let mut socket = TcpStream::connect(daemon.addr()).unwrap();
+    let (body, addr) = (json!({"name": "last", "instructions": "x"}).to_string(), daemon.addr());
+    let (some, rest) = body.split_at(10);
+    write!(
+        socket,
+        "POST /api/v1/tasks HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{some}",
+        body.len()
+    )
+    .unwrap();
+    // Answered on another connection: the one before it was accepted.
+    assert_eq!(daemon.http().get("/api/v1/tasks").status, 200);
+    assert!(daemon.process().signal(rustix::process::Signal::TERM));
+    wait_until("nobody to be let in any more", || TcpStream::connect(addr).is_err(), DEADLINE);
+    socket.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(daemon.wait_over(), 0);
+    daemon.start_again();
+    assert_eq!(daemon.http().get("/api/v1/tasks/last").status, 200);
 }
 
 /// All pages, each of which has at most as many as were asked for.
@@ -246,6 +279,36 @@ fn a_group_is_ended_together_and_nobody_else() {
             assert_eq!(red.wait().state, TaskState::Done, "{cli}: {:?}", red.log());
         }
     }
+}
+
+/// What is cleared away for longer than the grace is cancelled all the same; who waits for less long is told.
+#[test]
+fn a_cancel_that_takes_long_is_waited_for_or_said_to_be_open_and_never_fails() {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
+        let gate = world.root().join("gate");
+        let until = format!("until [ -e {} ]; do sleep 0.1; done", gate.display());
+        let mut spec = labelled(WAITS, "slow");
+        spec["hooks"] = json!([{"on": "after", "command": ["sh", "-c", until], "timeout_s": 600}]);
+        let task = daemon.task(spec);
+        task.wait_said(TaskEventKind::Progress);
+        let filter = r#"{"labels.team": "slow"}"#;
+        let short = ["task", "cancel", "--filter", filter, "--grace", "1s", "--wait"];
+        let cut = world.castra(short).arg("3s").run();
+        assert_eq!((cut.code, cut.stdout.as_str()), (124, &*format!("{}\n", task.id)), "{cli}: {cut:#?}");
+        assert!(cut.stderr.contains("1 of them are not over yet"), "{cli}: {cut:#?}");
+        assert!(!task.show().state.is_final(), "{cli}: {:?}", task.log());
+        std::fs::write(&gate, "").unwrap();
+        let shown = task.wait();
+        let code = shown.reason.map(|reason| reason.code);
+        assert_eq!(
+            (shown.state, code),
+            (TaskState::Cancelled, Some(ReasonCode::Cancelled)),
+            "{cli}: {:?}",
+            task.log()
+        );
+        let whole = world.castra(short).arg("1m").run();
+        assert_eq!((whole.code, whole.stdout.as_str()), (0, ""), "{cli}: {whole:#?}");
+    });
 }
 
 #[test]

@@ -3,6 +3,9 @@
 
 #[path = "tasks_cli/http.rs"]
 mod http;
+mod task;
+#[path = "tasks_cli/verbs.rs"]
+mod verbs;
 
 use castra_testkit::{Cli, DEADLINE, Output, World, clis, wait_for};
 use serde_json::{Value, json};

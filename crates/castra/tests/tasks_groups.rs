@@ -241,6 +241,63 @@ fn resumed_it_tries_again_only_what_was_not_done() {
     });
 }
 
+/// What becomes of the parent when one child is not done, by each rule; the other waits to be told.
+#[test]
+fn each_rule_carries_a_childs_end_up_as_it_says() {
+    let cli = castra_testkit::clis().remove(0);
+    let world = World::new(CASTRA, &cli.path, SCRIPT);
+    let daemon = world.daemon();
+    let waits = "echo 'STATUS: on' >> optio.log; until [ -e go ]; do sleep 0.1; done; echo DONE >> optio.log";
+    let fails =
+        "echo 'STATUS: on' >> optio.log; until [ -e go ]; do sleep 0.1; done; echo ERROR >> optio.log";
+    use TaskState::{Cancelled, Done, Failed};
+    for (field, rule, state, other) in [
+        ("on_cancel", "stop", Cancelled, Cancelled),
+        ("on_cancel", "wait", Cancelled, Done),
+        ("on_cancel", "ignore", Done, Done),
+        ("on_failure", "wait", Failed, Done),
+    ] {
+        let case = format!("{field}: {rule}");
+        let first = if field == "on_cancel" { waits } else { fails };
+        let mut body = group("parallel", &[child("first", first), child("other", waits)]);
+        body["group"][field] = rule.into();
+        let task = daemon.task(body);
+        let children =
+            wait_for("two children", || Some(task.show().children).filter(|all| all.len() == 2), DEADLINE);
+        let [first, second] = [0, 1].map(|n| handle(&task, children[n].id));
+        for one in [&first, &second] {
+            one.wait_said(TaskEventKind::Progress);
+        }
+        match field {
+            "on_cancel" => drop(first.cancel()),
+            _ => std::fs::write(work(&first).join("go"), "").unwrap(),
+        }
+        let ended = first.wait().state;
+        assert_eq!(ended, if field == "on_cancel" { Cancelled } else { Failed }, "{case}");
+        if rule != "stop" {
+            // The parent has seen it, and goes on.
+            wait_until(
+                "the parent to have seen it",
+                || !task.said(TaskEventKind::Child).is_empty(),
+                DEADLINE,
+            );
+            let running = TaskState::Running;
+            assert_eq!((task.show().state, second.show().state), (running, running), "{case}");
+            std::fs::write(work(&second).join("go"), "").unwrap();
+        }
+        let shown = task.wait();
+        assert_eq!((shown.state, second.show().state), (state, other), "{case}: {:?}", task.log());
+        let reason =
+            shown.reason.map(|reason| (reason.code, reason.message.starts_with("its child first was ")));
+        let code = match state {
+            Cancelled => Some((ReasonCode::Cancelled, true)),
+            Failed => Some((ReasonCode::Child, true)),
+            _ => None,
+        };
+        assert_eq!(reason, code, "{case}: {:?}", task.log());
+    }
+}
+
 /// One that an agent, or anybody, makes for a task that is at work.
 #[test]
 fn a_task_that_is_made_for_another_ends_with_it() {

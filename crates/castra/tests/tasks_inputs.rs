@@ -139,6 +139,46 @@ fn inputs_of_every_kind_are_there_when_the_agent_begins() {
     });
 }
 
+/// Whoever runs the daemon has logins, a proxy and a configuration of curl: none of them is the task's.
+#[test]
+fn a_download_uses_nothing_of_the_daemons_user() {
+    let cli = &clis()[0];
+    let (web, proxy) = (Web::serve("hello, world"), Web::serve("from the proxy"));
+    let world = World::new(CASTRA, &cli.path, SCRIPT)
+        .with_env("http_proxy", &proxy.url(""))
+        .with_env("HTTP_PROXY", &proxy.url(""))
+        .with_env("ALL_PROXY", &proxy.url(""));
+    let own = world.user_home();
+    fs::write(own.join(".netrc"), "machine 127.0.0.1 login planted password planted\n").unwrap();
+    fs::write(
+        own.join(".curlrc"),
+        "netrc\nuser-agent = planted\nheader = \"X-Own: planted\"\nuser = planted:x\n",
+    )
+    .unwrap();
+    // What is planted is used by a curl that is not kept from it.
+    let asked = |home: &Path| {
+        let curl = Command::new("curl").args(["-s", &web.url("/own")]).env_clear().env("HOME", home).output();
+        assert!(curl.expect("curl").status.success());
+        web.asked().pop().unwrap().to_ascii_lowercase()
+    };
+    assert!(asked(&own).contains("planted"), "{:?}", web.asked());
+    let daemon = world.daemon();
+    let task = daemon.task(with_inputs(DONE, json!([url("web.txt", &web, "/file")])));
+    // What claude does with that proxy is another matter.
+    wait_until(
+        "the file",
+        || task.said(TaskEventKind::Progress).contains(&"web.txt is there, 12 bytes".to_owned()),
+        DEADLINE,
+    );
+    let head = web.asked().pop().unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("get /file "), "{head}");
+    assert!(!head.contains("planted") && !head.contains("authorization"), "{head}");
+    let by_proxy: Vec<_> = proxy.asked().into_iter().filter(|head| head.contains("/file")).collect();
+    assert_eq!(by_proxy, Vec::<String>::new());
+    task.cancel();
+    task.wait();
+}
+
 #[test]
 fn a_download_that_breaks_off_goes_on_while_the_file_is_the_same() {
     let cli = &clis()[0];

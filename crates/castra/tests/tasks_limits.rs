@@ -6,7 +6,7 @@ mod task;
 
 use castra_proto::TaskState;
 use castra_proto::task::{ReasonCode, TaskEventKind};
-use castra_testkit::{DEADLINE, World, clis, each, wait_until};
+use castra_testkit::{DEADLINE, Task, World, clis, each, wait_until};
 use serde_json::json;
 use std::fs;
 use task::{CASTRA, SCRIPT, instructed, work};
@@ -57,6 +57,82 @@ fn who_has_priority_leaves_the_queue_first() {
         shown.attempts[0].started_at
     });
     assert!(begun[1] < begun[3] && begun[3] < begun[0] && begun[0] < begun[2], "{begun:?}");
+}
+
+const WAITS: &str =
+    "echo 'STATUS: here' >> optio.log; until [ -e go ]; do sleep 0.1; done; echo DONE >> optio.log";
+
+/// Of those with one label so many, of another one for each of its values; the others go by them.
+#[test]
+fn so_many_with_a_label_run_at_once_and_the_others_go_by() {
+    let cli = &clis()[0];
+    let world = World::new(CASTRA, &cli.path, SCRIPT)
+        .with_env("CASTRA_TASKS_RUNNING", "10")
+        .with_env("CASTRA_TASKS_LABELS", "team=blue 1:user 1");
+    let daemon = world.daemon();
+    let labelled = |name: &str, value: &str| {
+        let mut spec = instructed(WAITS);
+        spec["labels"] = json!({ name: value });
+        daemon.task(spec)
+    };
+    let [blue, next_blue] = [labelled("team", "blue"), labelled("team", "blue")];
+    let [ann, next_ann, bob] = ["ann", "ann", "bob"].map(|user| labelled("user", user));
+    let reds = [labelled("team", "red"), labelled("team", "red")];
+    for task in reds.iter().chain([&blue, &ann, &bob]) {
+        task.wait_said(TaskEventKind::Progress);
+    }
+    let states = |tasks: [&Task; 2]| tasks.map(|task| task.show().state);
+    assert_eq!(states([&next_blue, &next_ann]), [TaskState::Queued; 2]);
+    fs::write(work(&blue).join("go"), "").unwrap();
+    assert_eq!(blue.wait().state, TaskState::Done, "{:?}", blue.log());
+    next_blue.wait_said(TaskEventKind::Progress);
+    let expected = [TaskState::Running, TaskState::Queued];
+    assert_eq!(states([&next_blue, &next_ann]), expected, "the other label's place is not free");
+    fs::write(work(&ann).join("go"), "").unwrap();
+    next_ann.wait_said(TaskEventKind::Progress);
+    for task in reds.iter().chain([&next_blue, &next_ann, &bob]) {
+        task.cancel();
+        task.wait();
+    }
+}
+
+#[test]
+fn who_waits_for_what_is_not_done_fails_with_its_name() {
+    let cli = &clis()[0];
+    let world = World::new(CASTRA, &cli.path, SCRIPT);
+    let daemon = world.daemon();
+    let holds = daemon.task(instructed(WAITS));
+    holds.wait_said(TaskEventKind::Progress);
+    let after = |needs: &[&Task]| {
+        let mut spec = instructed("echo DONE >> optio.log");
+        spec["depends_on"] = needs.iter().map(|task| task.id.clone()).collect();
+        daemon.task(spec)
+    };
+    let fails = daemon.task(instructed("until [ -e go ]; do sleep 0.1; done; echo ERROR >> optio.log"));
+    let cancelled = daemon.task(instructed(WAITS));
+    let removed = daemon.task(instructed("echo DONE >> optio.log"));
+    assert_eq!(removed.wait().state, TaskState::Done, "{:?}", removed.log());
+    let waiting = [&fails, &cancelled, &removed].map(|one| after(&[one, &holds]));
+    let second = after(&[&waiting[0]]);
+    fails.wait_state(TaskState::Running);
+    fs::write(work(&fails).join("go"), "").unwrap();
+    cancelled.cancel();
+    assert_eq!(removed.http.delete(&removed.path("")).status, 204);
+    for (task, needed, word) in [
+        (&waiting[0], &fails, "was failed"),
+        (&waiting[1], &cancelled, "was cancelled"),
+        (&waiting[2], &removed, "was removed"),
+        (&second, &waiting[0], "was failed"),
+    ] {
+        let shown = task.wait();
+        let reason = shown.reason.expect("a reason");
+        assert_eq!((shown.state, reason.code), (TaskState::Failed, ReasonCode::Dependency), "{word}");
+        assert!(reason.message.contains(&needed.id) && reason.message.ends_with(word), "{}", reason.message);
+        assert_eq!((shown.attempts.len(), shown.session_id), (0, None), "{word}: claude was never started");
+    }
+    assert_eq!(holds.show().state, TaskState::Running, "{:?}", holds.log());
+    holds.cancel();
+    holds.wait();
 }
 
 /// The folder is there, the conversation is not: it begins again, with the task, and is told of no resume.

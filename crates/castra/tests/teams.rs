@@ -99,6 +99,67 @@ fn scenario_20_one_fails_and_one_is_slow_and_all_others_have_answered() {
     });
 }
 
+/// Who is at work, since when, and what it did last.
+#[test]
+fn an_agent_is_busy_from_its_message_to_its_answer_and_says_how_long() {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
+        let team = Team::up(world, daemon, &[("a", ""), ("b", "")]);
+        assert_eq!(team.ask("a", "one", None), "heard: one", "{cli}");
+        let idle = |agent: &str| {
+            wait_until("it to be idle", || !team.show().agents[agent].busy, DEADLINE);
+            team.conversation(agent, None)
+        };
+        let before = idle("a");
+        let activity = before.last_activity.clone().expect("what it did last");
+        assert_eq!((activity.text.as_str(), before.turn.n), ("heard: one", 1), "{cli}");
+        assert!(before.turn.duration_s.is_some_and(|took| took > 0.0), "{cli}: {before:?}");
+
+        let late: Answer = team.post("/agents/a/messages", &json!({"text": "late"})).expect(202);
+        assert_eq!(late.state, AnswerState::Waiting, "{cli}");
+        wait_until("it to be at work", || team.conversation("a", None).turn.n == 2, DEADLINE);
+        let shown = team.show();
+        let (at_work, other) = (&shown.agents["a"], &shown.agents["b"]);
+        assert_eq!((at_work.busy, other.busy), (true, false), "{cli}");
+        let during = &at_work.conversations[0];
+        assert_eq!((during.busy, during.state), (true, Some(RunState::Running)), "{cli}");
+        assert!(during.since > before.since, "{cli}: {during:?}");
+        let running = |shown: &castra_proto::team::Conversation| shown.turn.duration_s.expect("a duration");
+        let first = running(during);
+        wait_until("it to take longer", || running(&team.conversation("a", None)) > first, DEADLINE);
+
+        let after = idle("a");
+        assert_eq!((after.turn.n, after.state), (2, Some(RunState::Idle)), "{cli}");
+        // The model says nothing for four seconds.
+        assert!(running(&after) >= 4.0, "{cli}: {after:?}");
+        let last = after.last_activity.expect("what it did last");
+        assert!(last.text == "at last: late" && last.at > activity.at, "{cli}: {last:?}");
+    });
+}
+
+/// Silence is an event and ends nobody: the next message goes on in the same process.
+#[test]
+fn an_agent_that_says_nothing_for_long_is_idle_and_stays() {
+    each(CASTRA, SCRIPT, |cli, world, daemon| {
+        let mut spec = spec(world, &[("a", "")]);
+        spec["agents"]["a"]["session"]["idle_after_s"] = json!(1);
+        let team = Team::of(daemon, &spec);
+        team.ask("a", "a plum", None);
+        let session = team.session("a", None);
+        let claude = session.show().pid;
+        let said_so = |events: &[castra_proto::Event]| {
+            let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+            let answered = kinds.iter().rposition(|kind| *kind == "result")?;
+            kinds[answered..].contains(&"idle").then_some(())
+        };
+        session.wait_events("it to be said that it is idle", said_so);
+        assert!(team.ask("a", "what was said before?", None).contains("a plum"), "{cli}");
+        session.wait_events("it to be said again", said_so);
+        let shown = session.show();
+        assert_eq!((shown.state, shown.pid, shown.turns), (RunState::Idle, claude, 2), "{cli}");
+        assert!(claude.is_some() && session.events_of("exit").is_empty(), "{cli}");
+    });
+}
+
 #[test]
 fn an_answer_is_given_on_in_its_wrapping_and_an_error_never_is() {
     each(CASTRA, SCRIPT, |cli, world, daemon| {

@@ -162,6 +162,79 @@ fn a_flow_is_run_step_by_step_and_its_team_is_removed() {
 }
 
 #[test]
+fn what_is_sent_is_not_waited_for_and_answered_all_the_same() {
+    in_each_world(|cli, world| {
+        file(world, "team.json", &spec(world, &[("a", "")]));
+        team(world, &["up", "team.json"]).ok();
+        let late = ["send", "a", "late", "--idempotency-key", "L", "--key", "k"];
+        let sent = team(world, &late);
+        let id = sent.stdout.trim().to_owned();
+        says(&sent, 0, &format!("{id}\n"), &[]);
+        assert!(id.parse::<castra_proto::MessageId>().is_ok(), "{cli}: {sent:#?}");
+        // Nobody waited: it is not answered yet, and said again it is the same.
+        let again = world.castra(["team"]).args(late).arg("--json").run().json();
+        assert_eq!((&again["state"], &again["message_id"]), (&json!("waiting"), &json!(id)), "{cli}");
+        let rows = || team(world, &["status"]).ok();
+        wait_until("its answer", || rows().contains("at last: late"), DEADLINE);
+        let asked = team(world, &["ask", "a", "late", "--idempotency-key", "L", "--key", "k"]);
+        says(&asked, 0, "at last: late\n", &[]);
+        assert_eq!(world.calls().len(), 1, "{cli}: it was said once");
+        says(&team(world, &["send", "b", "x"]), 1, "", &["no agent \"b\""]);
+        world.cli(["down"]).ok();
+    });
+}
+
+/// While the agents start there is nothing yet to remove, and nothing may be left when there is.
+#[test]
+fn ctrl_c_removes_the_team_that_was_made_for_a_flow_also_while_it_is_made() {
+    in_each_world(|cli, world| {
+        let daemon = world.daemon();
+        let mut of = spec(world, &[("a", ""), ("b", ""), ("c", "")]);
+        of["flow"] = json!([{"ask": "a", "text": "hang"}]);
+        file(world, "flow.json", &of);
+        let sessions = || {
+            let page: castra_proto::api::Page<castra_proto::Session> =
+                daemon.http().get("/api/v1/sessions?all=true").expect(200);
+            page.items.len()
+        };
+        let hung = || world.calls().iter().filter(|call| call.last_user.as_deref() == Some("hang")).count();
+        for what in ["the first agent to start", "a to hang"] {
+            let before = hung();
+            let run = world.castra(["team", "run", "flow.json"]).spawn();
+            let begun = || if what == "a to hang" { hung() > before } else { sessions() > 0 };
+            wait_until(what, begun, DEADLINE);
+            let pid = i32::try_from(run.id()).unwrap();
+            let process = castra_testkit::proc::process(pid).expect("it runs");
+            assert!(process.signal(rustix::process::Signal::INT), "{cli}: {what}");
+            let run = run.wait_with_output().unwrap();
+            assert_eq!(run.status.code(), Some(130), "{cli}, {what}: {run:?}");
+            assert_eq!(team(world, &["list", "--json"]).json()["items"], json!([]), "{cli}, {what}");
+            assert_eq!(sessions(), 0, "{cli}, {what}");
+        }
+    });
+}
+
+/// Somebody else has removed it: what went wrong first is what is said, and that it cannot be removed again beside it.
+#[test]
+fn a_team_that_cannot_be_removed_hides_no_error() {
+    let cli = &clis()[0];
+    let world = World::new(CASTRA, &cli.path, SCRIPT);
+    let mut of = spec(&world, &[("a", "")]);
+    of["name"] = "gone".into();
+    of["flow"] = json!([{"ask": "a", "text": "hang"}]);
+    file(&world, "flow.json", &of);
+    let run = world.castra(["team", "run", "flow.json"]).spawn();
+    let hangs = || world.calls().iter().any(|call| call.last_user.as_deref() == Some("hang"));
+    wait_until("a to hang", hangs, DEADLINE);
+    team(&world, &["rm", "gone", "--force"]).ok();
+    let run = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(1), "{said}");
+    assert!(said.contains("was not removed: "), "{said}");
+    world.cli(["down"]).ok();
+}
+
+#[test]
 fn a_command_that_waits_survives_the_daemon() {
     let cli = &clis()[0];
     let world = World::new(CASTRA, &cli.path, SCRIPT);

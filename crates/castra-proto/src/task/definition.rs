@@ -81,4 +81,7 @@ pub struct Launch {
     /// The task's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_name: Option<String>,
+    /// The client that what the agent wants to say to one is for; the definition's own when unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
 }

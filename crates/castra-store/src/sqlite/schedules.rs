@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
 const SECRETS: &str = "schedules.secrets";
-/// Of one schedule; older ones go. More than [`crate::Advance`] ever leaves open.
+/// Of one schedule; older ones go, but for those whose tasks are not over.
 const FIRINGS_KEPT: i64 = 2000;
 
 impl Sqlite {
@@ -233,11 +233,15 @@ async fn apply(conn: &mut SqliteConnection, advance: &Advance) -> Result<bool, S
         .execute(&mut *conn)
         .await?;
     }
-    sqlx::query("DELETE FROM firings WHERE schedule_no = $1 AND n <= $2")
-        .bind(no)
-        .bind(n - FIRINGS_KEPT)
-        .execute(&mut *conn)
-        .await?;
+    // One whose task is not over stays: by it the next firing knows that it would overlap.
+    sqlx::query(
+        "DELETE FROM firings WHERE schedule_no = $1 AND n <= $2 AND NOT EXISTS (SELECT 1 FROM tasks t
+         WHERE t.id = firings.task AND t.state NOT IN ('done', 'failed', 'cancelled'))",
+    )
+    .bind(no)
+    .bind(n - FIRINGS_KEPT)
+    .execute(&mut *conn)
+    .await?;
     Ok(true)
 }
 

@@ -50,6 +50,9 @@ impl Supervisor {
         definition: Definition,
         caller: &Caller,
     ) -> Result<KnownDefinition> {
+        if definition.name.as_ref().is_some_and(|own| own != name) {
+            return Err(invalid(format!("the path says {name:?}, and the definition another `name`")));
+        }
         let definition = Definition { name: None, ..definition };
         check_definition(name, &definition).map_err(invalid)?;
         if let Some(file) = self.known_definitions().await?.items.remove(name).and_then(|known| known.file) {
@@ -60,6 +63,13 @@ impl Supervisor {
             ));
         }
         let (task, secrets) = redact::split_task(&definition.task);
+        if secrets.as_ref().is_some_and(redact::is_masked) {
+            return Err(Error::with_hint(
+                ErrorCode::InvalidRequest,
+                format!("a secret value is `{}`, which is only shown in its place", redact::MASK),
+                "write the value itself",
+            ));
+        }
         let row = DefinitionRow {
             name: name.into(),
             definition: json_text(&Definition { task, ..definition })?,
@@ -103,6 +113,7 @@ impl Supervisor {
         }
         let mut spec = filled(name, definition, launch.values);
         spec.name = launch.task_name.or(spec.name);
+        spec.client_id = launch.client_id.or(spec.client_id);
         self.create_task(spec, key, caller).await
     }
 

@@ -336,7 +336,7 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     }
     Err(Error::with_hint(
         ErrorCode::InvalidRequest,
-        format!("{name:?} cannot be a session's name"),
+        format!("{name:?} cannot be a name"),
         "use 1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit",
     ))
 }

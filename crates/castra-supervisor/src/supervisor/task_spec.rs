@@ -6,7 +6,7 @@ use crate::task::group::{self, MAX_CHILDREN, MAX_DEPTH, name_of};
 use crate::task::params;
 use crate::task::protocol::text::MCP_SERVER;
 use crate::task::view::{completion, has_mcp, mode};
-use crate::{Error, Result};
+use crate::{Error, Result, redact};
 use castra_proto::spec::Mode;
 use castra_proto::task::{Completion, ProgressRule, Protocol, Start};
 use castra_proto::{ErrorCode, TaskSpec};
@@ -32,10 +32,14 @@ pub(super) fn launched(spec: TaskSpec) -> Result<TaskSpec> {
             "a parameter that is all of a field has the field's kind",
         )
     };
+    let secret = redact::secret_params(&spec);
     let template = TaskSpec { params: Default::default(), values: Default::default(), ..spec.clone() };
     let filled: Value = params::expand_value(&serde_json::to_value(&template).map_err(whole)?, &values);
     let filled: TaskSpec = serde_json::from_value(filled).map_err(whole)?;
-    Ok(TaskSpec { params: spec.params, values, ..filled })
+    let mut filled = TaskSpec { params: spec.params, values, ..filled };
+    // They are in their places; what stays of them is for those who look.
+    redact::mask_params(&mut filled, &secret);
+    Ok(filled)
 }
 
 /// Refuses what cannot work, with the reason; of a task with all that is below it.
@@ -215,6 +219,22 @@ mod tests {
             let problem = launched(template).unwrap_err().problem();
             assert_eq!((problem.code, problem.detail.as_str()), (ErrorCode::InvalidRequest, said));
         }
+    }
+
+    #[test]
+    fn of_what_was_filled_into_a_secret_place_nothing_stays_to_be_seen() {
+        let template = spec(json!({
+            "instructions": "Write about {{what}}",
+            "params": {"tok": {"kind": "text", "default": "s3cret-1"}, "what": {"kind": "text"}},
+            "values": {"tok": "s3cret-2", "what": "doors"},
+            "session": {"env": {"TOKEN": "<{{tok}}>"}},
+        }));
+        let filled = launched(template).unwrap();
+        assert_eq!(filled.session.env["TOKEN"], "<s3cret-2>");
+        let values = serde_json::to_value(&filled.values).unwrap();
+        assert_eq!(values, json!({"tok": redact::MASK, "what": "doors"}));
+        let shown = serde_json::to_string(&redact::split_task(&filled).0).unwrap();
+        assert!(!shown.contains("s3cret"), "{shown}");
     }
 
     #[test]

@@ -73,7 +73,8 @@ pub(super) async fn hook(command: HookCommand, ctx: Ctx) -> Result<(), Failure> 
     };
     let var = |name: &str| ctx.settings.var(name).map(str::to_owned).ok_or_else(|| missing(name));
     let (task, token) = (var("CASTRA_TASK")?, var("CASTRA_HOOK_TOKEN")?);
-    let client = Ctx { token: Some(token), ..ctx.clone() }.client().await?;
+    // A daemon that was started for it would not know the token.
+    let client = Ctx { token: Some(token), no_daemon_start: true, ..ctx.clone() }.client().await?;
     match command {
         HookCommand::Exec(args) => {
             // Of a hook it is what the hook was told.

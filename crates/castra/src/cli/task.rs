@@ -12,7 +12,7 @@ mod tree;
 
 use super::Ctx;
 use super::escape::one_line;
-use super::failure::Failure;
+use super::failure::{Failure, TIMED_OUT};
 use super::sessions::{ago, now, size};
 use super::spec::duration;
 use castra_proto::task::{CancelTask, CancelTasks, Level};
@@ -266,7 +266,15 @@ async fn cancel(args: CancelArgs, ctx: Ctx) -> Result<(), Failure> {
             ctx.out.warn(&format!("{} of them are not to be cancelled", done.refused.len()));
         }
         let ids = || done.asked.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        return if done.asked.is_empty() && !ctx.out.json { Ok(()) } else { ctx.out.either(&done, ids) };
+        if ctx.out.json || !done.asked.is_empty() {
+            ctx.out.either(&done, ids)?;
+        }
+        return match done.open.len() {
+            open if open > 0 && args.wait.is_some() => {
+                Err(Failure::new(format!("{open} of them are not over yet")).exit(TIMED_OUT))
+            }
+            _ => Ok(()),
+        };
     }
     let request = CancelTask { reason: args.reason, grace_s: args.grace };
     for id in &args.ids {

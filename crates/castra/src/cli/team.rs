@@ -68,7 +68,7 @@ async fn the_only_one(client: &Client) -> Result<String, Failure> {
         [team] => Ok(team.id.to_string()),
         [] => Err(Failure::usage("there is no team").hint("`castra team up FILE` makes one")),
         several => {
-            let names: Vec<&str> = several.iter().filter_map(|team| team.name.as_deref()).collect();
+            let names: Vec<String> = several.iter().map(show::name).collect();
             let failure = Failure::usage(format!("there are {} teams", several.len()));
             Err(failure.hint(format!("say which with --team: {}", names.join(", "))))
         }

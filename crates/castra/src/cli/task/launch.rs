@@ -64,7 +64,7 @@ pub(super) async fn launch(args: LaunchArgs, ctx: Ctx) -> Result<(), Failure> {
         confirm(&ctx, warning)?;
     }
     let values = args.values.into_iter().map(|(key, value)| (key, Value::String(value))).collect();
-    let launch = Launch { values, confirmed: true, task_name: args.name };
+    let launch = Launch { values, confirmed: true, task_name: args.name, client_id: None };
     let task = client.launch(&args.definition, &launch, &Uuid::new_v4().to_string()).await?;
     follow::see_through(client, task, args.detach, interrupts, ctx).await
 }

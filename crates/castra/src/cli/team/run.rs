@@ -5,6 +5,7 @@ use super::{Laid, Of, build};
 use crate::cli::Ctx;
 use crate::cli::failure::{Failure, INTERRUPTED, TIMED_OUT};
 use crate::cli::out::{Out, Style};
+use crate::cli::turn::Interrupts;
 use crate::client::Client;
 use castra_proto::team::{AnswerState, FlowRun, RunFlow, StepRun};
 use clap::Args;
@@ -58,17 +59,27 @@ pub(super) async fn run(args: RunArgs, ctx: Ctx) -> Result<(), Failure> {
     if spec.flow.is_empty() {
         return Err(Failure::usage(format!("{} has no flow", args.of)).hint("name its steps under `flow`"));
     }
+    // Before there is anything to interrupt: a Ctrl-C while the agents start removes the team too, once it is there.
+    let mut interrupts = Interrupts::new()?;
     let team = client.create_team(&spec, false, &Uuid::new_v4().to_string()).await?.id.to_string();
     let done = tokio::select! {
         done = follow(&client, &team, &request, &key, &mut waiting, &ctx.out) => done,
-        _ = tokio::signal::ctrl_c() => Err(Failure::silent(INTERRUPTED)),
+        () = interrupts.next() => Err(Failure::silent(INTERRUPTED)),
     };
     if args.keep {
         ctx.out.hint(&format!("castra team status {team}"));
-    } else {
-        client.remove_team(&team, true).await?;
+        return done;
     }
-    done
+    match (done, client.remove_team(&team, true).await) {
+        (Err(error), Err(left)) => {
+            ctx.out.warn(&format!("the team {team} was not removed: {left}"));
+            Err(error)
+        }
+        (done, removed) => {
+            removed?;
+            done
+        }
+    }
 }
 
 async fn follow(
