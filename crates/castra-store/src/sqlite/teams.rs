@@ -10,8 +10,6 @@ use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
-/// As with tasks: a name that looks like an id's beginning can be reached.
-
 impl Sqlite {
     pub(crate) async fn commit_team(&self, commit: TeamCommit) -> Result<TeamCommitted, TeamError> {
         self.writer
