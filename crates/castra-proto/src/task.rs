@@ -321,7 +321,7 @@ pub enum ReasonCode {
     Child,
     /// Somebody cancelled it.
     Cancelled,
-    /// It waits for its turn.
+    /// It waits for another task.
     Waiting,
     /// A launch block holds it.
     Blocked,

@@ -114,6 +114,9 @@ fn who_waits_for_what_is_not_done_fails_with_its_name() {
     assert_eq!(removed.wait().state, TaskState::Done, "{:?}", removed.log());
     let waiting = [&fails, &cancelled, &removed].map(|one| after(&[one, &holds]));
     let second = after(&[&waiting[0]]);
+    let reason = second.show().reason.expect("a reason");
+    let expected = format!("waits for task {}, which is queued", waiting[0].id);
+    assert_eq!((reason.code, reason.message), (ReasonCode::Waiting, expected));
     fails.wait_state(TaskState::Running);
     fs::write(work(&fails).join("go"), "").unwrap();
     cancelled.cancel();

@@ -9,7 +9,9 @@ use crate::task::view::{Cancel, TaskView};
 use crate::{Error, Result};
 use bytes::Bytes;
 use castra_proto::api::Page;
-use castra_proto::task::{CancelTask, Deliverable, LaunchBlock, Level, TaskEvent, TaskEventKind};
+use castra_proto::task::{
+    CancelTask, Deliverable, LaunchBlock, Level, Reason, ReasonCode, TaskEvent, TaskEventKind,
+};
 use castra_proto::{ErrorCode, Task, TaskId, TaskSpec, TaskState};
 use castra_store::{TaskError, TaskFilter, TaskRow};
 use serde_json::json;
@@ -57,7 +59,10 @@ impl Supervisor {
             None => None,
         };
         let spec: TaskSpec = parse(&row, "spec", &row.spec)?;
-        let held = crate::task::block::waits(blocks, &row);
+        let held = match crate::task::block::waits(blocks, &row) {
+            None if row.state == TaskState::Queued => self.waited_for(&view).await?,
+            held => held,
+        };
         Ok(Task {
             children: self.shown_children(&row, &view).await?,
             id: row.id,
@@ -79,6 +84,19 @@ impl Supervisor {
             created_at: row.created_at,
             updated_at: row.updated_at,
         })
+    }
+
+    /// The first of the tasks that one in the queue waits for.
+    async fn waited_for(&self, view: &TaskView) -> Result<Option<Reason>> {
+        for id in &view.depends_on {
+            if let Some(other) = self.engine.store.task(*id).await?
+                && !other.state.is_final()
+            {
+                let message = format!("waits for task {id}, which is {}", other.state);
+                return Ok(Some(Reason { code: ReasonCode::Waiting, message, tail: Vec::new() }));
+            }
+        }
+        Ok(None)
     }
 
     /// Newest first.
