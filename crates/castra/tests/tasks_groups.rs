@@ -60,6 +60,7 @@ fn a_sequence_runs_in_order_and_its_results_go_up() {
         let task = daemon.task(body);
         let shown = task.wait();
         assert_eq!(shown.state, TaskState::Done, "{cli}: {:?}", task.log());
+        assert_eq!(shown.progress.message.as_deref(), Some("3 of 3 children are over"), "{cli}");
         let lines = std::fs::read_to_string(&log).unwrap();
         let expected = ["one begins", "one ends", "two begins", "two ends", "three begins", "three ends"];
         assert_eq!(lines.lines().collect::<Vec<_>>(), expected, "{cli}");

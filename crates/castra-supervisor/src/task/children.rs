@@ -135,11 +135,11 @@ fn take(task: &mut Held, rows: &[TaskRow]) -> Result<()> {
         }
     }
     let percent = percent(&task.spec, &progress);
-    if percent.is_some() && task.view.progress.percent != percent {
-        task.view.progress.percent = percent;
-        let over = progress.iter().filter(|(state, _)| state.is_final()).count();
-        let message = format!("{over} of {} children are over", progress.len());
-        task.view.progress.message = Some(message.clone());
+    let over = progress.iter().filter(|(state, _)| state.is_final()).count();
+    let message = format!("{over} of {} children are over", progress.len());
+    let shown = &mut task.view.progress;
+    if percent.is_some() && (shown.percent != percent || shown.message.as_ref() != Some(&message)) {
+        (shown.percent, shown.message) = (percent, Some(message.clone()));
         let data = json!({"percent": percent, "message": message});
         task.say(TaskEventKind::Progress, Level::Info, message, data);
     }
