@@ -218,7 +218,10 @@ impl Engine {
 /// The wall clock; what is ordered by it is for people only.
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    let now = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+    #[cfg(feature = "failpoints")]
+    let now = now.saturating_add(crate::failpoint::clock_ahead());
+    Timestamp(now)
 }
 
 pub(crate) fn json_text(value: &impl serde::Serialize) -> Result<String> {

@@ -20,3 +20,14 @@ pub(crate) fn hit(name: &str) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }
+
+/// Microseconds by which the wall clock is taken to be ahead: `CASTRA_CLOCK_AHEAD_S`, for nights that a test cannot wait
+/// for.
+#[cfg(feature = "failpoints")]
+pub(crate) fn clock_ahead() -> i64 {
+    static AHEAD: std::sync::LazyLock<i64> = std::sync::LazyLock::new(|| {
+        let seconds = std::env::var("CASTRA_CLOCK_AHEAD_S").ok().and_then(|text| text.parse::<i64>().ok());
+        seconds.unwrap_or(0).saturating_mul(1_000_000)
+    });
+    *AHEAD
+}

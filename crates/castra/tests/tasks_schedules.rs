@@ -38,6 +38,57 @@ fn outcomes(daemon: &Daemon<'_>, name: &str, outcome: FiringOutcome) -> usize {
     show(daemon, name).last.iter().filter(|firing| firing.outcome == outcome).count()
 }
 
+/// Restarts the daemon with a clock that shows, but for some seconds, this time.
+fn at_night(daemon: &mut Daemon<'_>, time: &str) {
+    let time: Timestamp = serde_json::from_value(time.into()).unwrap();
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+    let ahead = time.0 / 1_000_000 - 20 - since;
+    daemon.kill9();
+    daemon.start_again_as(CASTRA.as_ref(), &[("CASTRA_CLOCK_AHEAD_S", &ahead.to_string())]);
+}
+
+/// When tasks were made, and that the newest is done.
+#[track_caller]
+fn done_at(daemon: &Daemon<'_>, name: &str, times: usize) -> Vec<String> {
+    let made = || -> Vec<_> {
+        let last = show(daemon, name).last.into_iter();
+        last.filter(|firing| firing.outcome == FiringOutcome::Made).collect()
+    };
+    let made = wait_for(name, || Some(made()).filter(|made| made.len() >= times), DEADLINE);
+    for firing in &made {
+        let task = Task { http: daemon.http(), id: firing.task_id.expect("a task").to_string() };
+        assert_eq!(task.wait().state, TaskState::Done, "{name}: {:?}", task.log());
+    }
+    let mut times: Vec<String> = made.iter().map(|firing| firing.at.to_string()).collect();
+    times.sort();
+    times
+}
+
+/// In spring there is no 02:30, in autumn there are two.
+#[test]
+fn a_nightly_task_runs_once_in_the_nights_in_which_clocks_change() {
+    let world = World::new(CASTRA, &clis()[0].path, SCRIPT);
+    let mut daemon = world.daemon();
+    let add = |daemon: &Daemon<'_>, name: &str, cron: &str, timezone: &str| {
+        let task = body(&world, "echo DONE >> optio.log");
+        let spec = json!({
+            "name": name, "cron": cron, "timezone": timezone, "missed": "skip", "overlap": "allow", "task": task,
+        });
+        assert_eq!(daemon.http().post("/api/v1/schedules", &spec).status, 201);
+    };
+    at_night(&mut daemon, "2027-03-28T01:00:00Z");
+    add(&daemon, "nightly", "30 2 * * *", "Europe/Berlin");
+    add(&daemon, "second", "30 1 31 10 *", "UTC");
+    let spring = "2027-03-28T01:00:00.000000Z";
+    assert_eq!(done_at(&daemon, "nightly", 1), [spring]);
+    at_night(&mut daemon, "2027-10-31T00:30:00Z");
+    let autumn = "2027-10-31T00:30:00.000000Z";
+    assert_eq!(done_at(&daemon, "nightly", 2), [spring, autumn]);
+    at_night(&mut daemon, "2027-10-31T01:30:00Z");
+    assert_eq!(done_at(&daemon, "second", 1), ["2027-10-31T01:30:00.000000Z"]);
+    assert_eq!(done_at(&daemon, "nightly", 2), [spring, autumn], "02:30 came again");
+}
+
 /// Every second, over a kill between the task and its entry in the plan, and one at any time: each second has one task.
 #[test]
 fn each_firing_has_one_task_whatever_is_killed() {
