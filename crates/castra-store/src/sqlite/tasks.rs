@@ -11,7 +11,6 @@ use serde_json::Value;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteRow;
 
-/// Names are looked up first, so that a name that looks like an id's beginning can be reached.
 /// As the index `tasks_live` says it.
 macro_rules! live {
     () => {

@@ -2,6 +2,7 @@
 
 use super::start::{check_scope, hash};
 use super::task_spec::{check, launched};
+use super::tasks::no_task;
 use super::{Caller, Supervisor};
 use crate::engine::{json_text, now};
 use crate::task::announce::announced;
@@ -76,11 +77,8 @@ impl Supervisor {
             let named = |child: &TaskSpec| child.name.as_ref() == Some(reference);
             depends_on.push(match parent.spec.children.iter().position(named) {
                 Some(sibling) => parent.id.child(attempt, sibling),
-                // It was found when the parent was made, and may be gone.
-                None => match reference.parse() {
-                    Ok(outside) => outside,
-                    Err(_) => self.resolve_task(reference).await?,
-                },
+                // An id, found when the parent was made: the task may be gone.
+                None => reference.parse().map_err(|_| no_task(reference))?,
             });
         }
         let group = &parent.spec.group;

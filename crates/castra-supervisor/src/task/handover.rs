@@ -10,6 +10,7 @@ use crate::host::HostError;
 use bytes::Bytes;
 use castra_proto::TaskId;
 use castra_proto::shim::relay::{EntryKind, RelayError};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -114,17 +115,18 @@ pub(crate) async fn see(
     Ok(task.view.has_room(&seen).map(|()| seen))
 }
 
-/// What only the agent can mend is said to it; a host that fails, or has no room for the moment (EINTR, EAGAIN, ENOMEM,
-/// ENFILE, EMFILE), is tried again.
+/// What only the agent can mend is said to it; a host that fails, or has no room for the moment, is tried again.
 fn rejected<T>(error: HostError) -> Result<Result<T, Rejection>> {
     let rejection = match &error {
         HostError::Relay(RelayError::Outside { .. } | RelayError::BadPath { .. }) => Rejection::BadPath,
         HostError::Relay(RelayError::TooMany { .. }) => Rejection::NotAFile,
-        HostError::Relay(relay) => match relay.errno() {
-            Some(2) => Rejection::Missing,
-            Some(20 | 36 | 40) => Rejection::BadPath,
-            Some(6 | 21 | 22) => Rejection::NotAFile,
-            None | Some(4 | 11 | 12 | 23 | 24) => return Err(error.into()),
+        HostError::Relay(relay) => match relay.errno().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT) => Rejection::Missing,
+            Some(Errno::NOTDIR | Errno::NAMETOOLONG | Errno::LOOP) => Rejection::BadPath,
+            Some(Errno::NXIO | Errno::ISDIR | Errno::INVAL) => Rejection::NotAFile,
+            None | Some(Errno::INTR | Errno::AGAIN | Errno::NOMEM | Errno::NFILE | Errno::MFILE) => {
+                return Err(error.into());
+            }
             Some(_) => Rejection::Unreadable,
         },
         _ => return Err(error.into()),

@@ -4,10 +4,10 @@ use crate::Error;
 use crate::host::HostError;
 use castra_proto::ErrorCode;
 use castra_store::StoreError;
+use rustix::io::Errno;
 
-/// Refusals of the system that a later try finds the same: EPERM, EEXIST, ENODEV, EROFS, ENOTEMPTY. Those that have a code
-/// of their own are told by it.
-const ERRNOS: [i32; 5] = [1, 17, 19, 30, 39];
+/// Refusals of the system that a later try finds the same. Those that have a code of their own are told by it.
+const ERRNOS: [Errno; 5] = [Errno::PERM, Errno::EXIST, Errno::NODEV, Errno::ROFS, Errno::NOTEMPTY];
 
 /// Whoever tries this again is told the same, until a person has done something about it.
 pub(super) fn is_for_good(error: &Error) -> bool {
@@ -51,7 +51,7 @@ pub(super) fn is_for_good(error: &Error) -> bool {
         ErrorCode::Internal => match error {
             Error::Store(StoreError::BlobDamaged { .. }) => true,
             Error::Host(HostError::Relay(relay)) => {
-                relay.errno().is_some_and(|errno| ERRNOS.contains(&errno))
+                relay.errno().is_some_and(|errno| ERRNOS.contains(&Errno::from_raw_os_error(errno)))
             }
             _ => is_rule,
         },
