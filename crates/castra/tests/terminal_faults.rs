@@ -50,6 +50,16 @@ fn a_screen_that_nobody_knows_is_shown_and_nothing_is_typed_into_it() {
     assert!(heard.starts_with("\r\u{1b}[200~hello"), "{heard:?}");
 }
 
+/// Longer than a screen may be restless before somebody is asked to look: a blank one is none.
+#[test]
+fn a_first_screen_that_comes_late_and_in_pieces_asks_nobody() {
+    let world = world();
+    let daemon = world.daemon();
+    let session = faulty(&daemon, "late 10500");
+    assert_eq!(session.ask("hello"), "hello");
+    assert_eq!(session.events_of("permission_requested").len(), 0);
+}
+
 #[test]
 fn a_lost_enter_is_pressed_again_and_a_message_never_twice() {
     let world = world();

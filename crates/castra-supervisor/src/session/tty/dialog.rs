@@ -7,6 +7,7 @@ use crate::engine::now;
 use crate::session::actor::Actor;
 use crate::session::state::Cause;
 use crate::session::view::Given;
+use crate::terminal::Terminal;
 use castra_claude::fact::Fact;
 use castra_claude::terminal::answer::{self, Expect, is_unknown_screen};
 use castra_claude::terminal::screen::{Dialog, Screen};
@@ -124,26 +125,23 @@ impl Actor<'_> {
     /// Asks somebody to look when claude cannot go on and nobody knows why.
     pub(super) fn watch_screen(&mut self) {
         self.look_again();
-        let stuck = self.is_stuck() && self.view.pending.is_empty();
-        let known = self.is_known();
+        let strange = self.is_stuck() && self.view.pending.is_empty() && !self.is_known();
+        let of = |terminal: &mut Terminal| (terminal.screen_text(), terminal.title().to_owned());
+        let shown = if strange { self.hub.screen.with(of) } else { None };
         let Some(tty) = &mut self.tty else { return };
-        if known || !stuck {
+        // Nothing at all is no screen yet; a start has its own time.
+        let is_drawn = |(rows, _): &(Vec<String>, _)| rows.iter().any(|row| !row.trim().is_empty());
+        let Some((rows, title)) = shown.filter(is_drawn) else {
             if self.view.pending.is_empty() {
                 tty.strange = None;
             }
             return;
-        }
+        };
         let since = *tty.strange.get_or_insert_with(Instant::now);
         let still = tty.heard.max(since).elapsed() >= STILL;
         if !still && since.elapsed() < RESTLESS {
             return;
         }
-        let shown = self.hub.screen.with(|terminal| (terminal.screen_text(), terminal.title().to_owned()));
-        // Nothing at all is no screen yet; a start has its own time.
-        let Some((rows, title)) = shown.filter(|(rows, _)| rows.iter().any(|row| !row.trim().is_empty()))
-        else {
-            return;
-        };
         let id = Uuid::new_v5(&self.run.id.0, format!("screen {}", self.run.decoded).as_bytes()).to_string();
         let asked = answer::unknown_screen(&id, &rows, &title);
         // Denying it in time would be a key into a screen that nobody knows.

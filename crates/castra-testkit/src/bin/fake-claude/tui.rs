@@ -1,8 +1,9 @@
 //! The fake on a terminal: a composer between two rules, claude's state file and its transcript, and the faults that
 //! the real one does not show on demand. `FAKE_CLAUDE` in its environment says which:
 //!
-//! `strange` (a screen that nobody knows, until Enter), `lossy` (the first Enter behind a paste is lost), `slow MS` (a
-//! paste is drawn so much later). All that it reads is appended to `typed` in its configuration folder.
+//! `strange` (a screen that nobody knows, until Enter), `late MS` (nothing is shown so long, and then the first screen in
+//! two pieces), `lossy` (the first Enter behind a paste is lost), `slow MS` (a paste is drawn so much later). All that it
+//! reads is appended to `typed` in its configuration folder.
 
 use crate::json::quoted;
 use crate::voice::transcript;
@@ -89,6 +90,11 @@ impl Tui {
             say("\x1b[2J\x1b[HA new thing has come up!\r\n\r\n  > Do it\r\n    Leave it\r\n");
             while self.key() != Some(b'\r') {}
         }
+        if let Some(delay) = self.millis_of("late ") {
+            std::thread::sleep(delay);
+            say("fake-claude\r\n\r\n\u{2500}\u{2500}\u{2500}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
         self.status("idle");
         self.draw("\u{2733}");
         let mut pasting = false;
@@ -100,8 +106,8 @@ impl Tui {
                     b"\x1b[200~" => (pasting, self.lost) = (true, false),
                     b"\x1b[201~" => {
                         pasting = false;
-                        if let Some(delay) = self.fault.strip_prefix("slow ").and_then(|ms| ms.parse().ok()) {
-                            std::thread::sleep(Duration::from_millis(delay));
+                        if let Some(delay) = self.millis_of("slow ") {
+                            std::thread::sleep(delay);
                         }
                         self.draw("\u{2733}");
                     }
@@ -122,6 +128,10 @@ impl Tui {
             }
         }
         0
+    }
+
+    fn millis_of(&self, fault: &str) -> Option<Duration> {
+        self.fault.strip_prefix(fault)?.parse().ok().map(Duration::from_millis)
     }
 
     /// None: the terminal is gone.
