@@ -98,8 +98,19 @@ pub(crate) fn mask_params(spec: &mut TaskSpec, names: &[String]) -> (Fields, Fie
     (values, defaults)
 }
 
-/// Whether what is shown in a secret's place was handed back as if it were one.
-pub(crate) fn is_masked(secrets: &Value) -> bool {
+/// Of secrets that were split off: what is shown in a secret's place is none.
+pub(crate) fn refuse_masked(secrets: Option<&Value>) -> Result<()> {
+    if !secrets.is_some_and(is_masked) {
+        return Ok(());
+    }
+    Err(Error::with_hint(
+        ErrorCode::InvalidRequest,
+        format!("a secret value is `{MASK}`, which is only shown in its place"),
+        "write the value itself",
+    ))
+}
+
+fn is_masked(secrets: &Value) -> bool {
     match secrets {
         Value::Object(fields) => fields.values().any(is_masked),
         Value::Array(items) => items.iter().any(is_masked),

@@ -6,6 +6,7 @@ use crate::session::Session;
 use crate::task::Task;
 use crate::wait::{DEADLINE, wait_for, wait_until};
 use crate::world::World;
+use castra_proto::api::CreatedToken;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -49,6 +50,12 @@ impl<'w> Daemon<'w> {
 
     pub fn http_as(&self, token: &str) -> Http {
         Http::new(self.addr, token, self.world.runtime().handle().clone())
+    }
+
+    /// A new token.
+    #[track_caller]
+    pub fn token(&self, request: &Value) -> CreatedToken {
+        self.http().post("/api/v1/tokens", request).expect(201)
     }
 
     /// A session that talks to the world's model; `fields` of a SessionSpec.

@@ -1,6 +1,7 @@
 //! A small HTTP client for tests: one connection a call, every answer as it came.
 
 use bytes::Bytes;
+use castra_proto::api::Page;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -62,6 +63,21 @@ impl Http {
 
     pub fn get(&self, path: &str) -> Reply {
         self.call(Method::GET, path, &[], Bytes::new())
+    }
+
+    /// All pages of a list; how many a page has is in the query, or castra's to say.
+    #[track_caller]
+    pub fn pages<T: DeserializeOwned>(&self, path: &str) -> Vec<T> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        let joint = if path.contains('?') { '&' } else { '?' };
+        loop {
+            let page: Page<T> = self.get(&format!("{path}{cursor}")).expect(200);
+            items.extend(page.items);
+            match page.next {
+                Some(next) => cursor = format!("{joint}cursor={next}"),
+                None => return items,
+            }
+        }
     }
 
     pub fn delete(&self, path: &str) -> Reply {

@@ -19,7 +19,12 @@ impl Task {
     #[track_caller]
     pub fn create(http: Http, spec: &Value) -> Self {
         let shown: Shown = http.post("/api/v1/tasks", spec).expect(201);
-        Self { http, id: shown.id.to_string() }
+        Self::of(&http, shown.id)
+    }
+
+    /// One that is there; its name does as well.
+    pub fn of(http: &Http, id: impl ToString) -> Self {
+        Self { http: http.clone(), id: id.to_string() }
     }
 
     pub fn path(&self, below: &str) -> String {

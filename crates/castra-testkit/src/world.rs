@@ -91,6 +91,17 @@ impl World {
         calls.filter(|entry| entry.is_messages_call() && entry.side.is_none()).collect()
     }
 
+    /// The last thing that a user said in each of these.
+    pub fn heard(&self) -> Vec<String> {
+        self.calls().iter().filter_map(|call| call.last_user.clone()).collect()
+    }
+
+    /// How often something with these words was said: each request carries the whole conversation, and it is the last
+    /// message of one.
+    pub fn times_heard(&self, words: &str) -> usize {
+        self.heard().iter().filter(|said| said.contains(words)).count()
+    }
+
     pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
     }

@@ -54,8 +54,7 @@ fn fifty_posts_with_one_key_are_one_turn() {
         assert_eq!(answered.result.expect("a result").text, "You said: once", "{cli}");
 
         session.wait_idle();
-        let heard: Vec<_> = world.calls().iter().filter_map(|call| call.last_user.clone()).collect();
-        assert_eq!(heard, ["once"], "{cli}");
+        assert_eq!(world.heard(), ["once"], "{cli}");
         let kinds = count(session.events().iter().map(|event| event.kind.to_string()));
         let of = |kind: &str| kinds.get(kind).copied();
         assert_eq!(

@@ -84,12 +84,11 @@ fn scenario_3_4_6_deliverables_are_taken_or_refused_with_one_reply_each() {
         ];
         assert_eq!(sums, expected, "{cli}");
         // Each was heard, and once.
-        let heard = |text: &str| {
-            let calls = world.calls();
-            let said = calls.iter().filter_map(|call| call.last_user.as_deref());
-            said.filter(|said| said.contains(text)).count()
-        };
-        wait_until("the last reply to be heard", || told.iter().all(|text| heard(text) > 0), DEADLINE);
+        wait_until(
+            "the last reply to be heard",
+            || told.iter().all(|text| world.times_heard(text) > 0),
+            DEADLINE,
+        );
         let got = task.http.get(&task.path("/deliverables/sub/data.bin"));
         assert_eq!((got.status, got.body.as_ref()), (200, &b"a\0b\xff"[..]), "{cli}");
 
@@ -103,7 +102,7 @@ fn scenario_3_4_6_deliverables_are_taken_or_refused_with_one_reply_each() {
         assert_eq!(task.http.delete(&task.session().path("")).status, 204, "{cli}");
         assert_eq!(replies(&task), told, "{cli}: none came after it");
         for text in &told {
-            assert_eq!(heard(text), 1, "{cli}: {text}");
+            assert_eq!(world.times_heard(text), 1, "{cli}: {text}");
         }
         let got = task.http.get(&task.path("/deliverables/report.md"));
         assert_eq!((got.status, got.body.as_ref()), (200, &b"# Report\n"[..]), "{cli}");
@@ -225,14 +224,7 @@ fn scenario_20_a_resumed_task_goes_on_where_it_was() {
         let shown: castra_proto::Task = task.act("resume").expect(200);
         assert_eq!(shown.state, TaskState::Queued, "{cli}");
         task.wait_state(TaskState::Running);
-        let heard = |word: &str| {
-            let calls = world.calls();
-            calls
-                .iter()
-                .filter(|call| call.last_user.as_ref().is_some_and(|text| text.contains(word)))
-                .count()
-        };
-        wait_until("the notice to be heard", || heard("resumed") > 0, DEADLINE);
+        wait_until("the notice to be heard", || world.times_heard("resumed") > 0, DEADLINE);
         task.session().wait_idle();
         let shown = task.show();
         assert_eq!((shown.state, shown.attempt), (TaskState::Running, 2), "{cli}: {:?}", task.log());
@@ -243,7 +235,11 @@ fn scenario_20_a_resumed_task_goes_on_where_it_was() {
         assert_eq!(std::fs::read_to_string(work.join("optio.log.old")).unwrap(), "DONE: once\n", "{cli}");
         let resumes = std::fs::read_to_string(work.join("resume.log")).unwrap();
         assert!(resumes.lines().count() == 1 && !resumes.contains("REFRESHED"), "{cli}: {resumes}");
-        assert_eq!((heard("resumed"), heard("CLAUDE.md has changed")), (1, 0), "{cli}");
+        assert_eq!(
+            (world.times_heard("resumed"), world.times_heard("CLAUDE.md has changed")),
+            (1, 0),
+            "{cli}"
+        );
         std::fs::OpenOptions::new()
             .append(true)
             .open(work.join("optio.log"))

@@ -11,12 +11,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use task::{CASTRA, SCRIPT, instructed, work};
+use task::{CASTRA, SCRIPT, WAITS, instructed, work};
 
 /// It waits for a file `go` in its folder, and is done.
-const WAITS: &str =
-    "echo 'STATUS: waiting' >> optio.log; until [ -e go ]; do sleep 0.1; done; echo DONE >> optio.log";
-
 fn labelled(run: &str, team: &str) -> Value {
     let mut task = instructed(run);
     task["labels"] = json!({"team": team});
@@ -67,7 +64,7 @@ fn scenario_40_what_is_held_back_is_refused_with_its_reason_and_stays_so_over_a_
             assert_eq!(first.act(verb).problem().code, ErrorCode::LaunchBlocked, "{cli}");
         }
         let red: Shown = created("red").expect(201);
-        let red = Task { http: http.clone(), id: red.id.to_string() };
+        let red = Task::of(&http, red.id);
         assert_eq!(red.wait().state, TaskState::Done, "{cli}: {:?}", red.log());
         assert_eq!(
             (queued.show().state, why(&queued)),
@@ -103,7 +100,7 @@ fn scenario_40_what_is_held_back_is_refused_with_its_reason_and_stays_so_over_a_
         assert_eq!(there.items, std::slice::from_ref(&block), "{cli}");
         assert_eq!(created("blue").problem().code, ErrorCode::LaunchBlocked, "{cli}");
         let red: Shown = created("red").expect(201);
-        let red = Task { http: http.clone(), id: red.id.to_string() };
+        let red = Task::of(&http, red.id);
         assert_eq!(red.wait().state, TaskState::Done, "{cli}: the queue goes on around it");
         assert_eq!(
             (queued.show().state, why(&queued)),
@@ -185,18 +182,8 @@ fn a_launch_that_is_under_way_is_made_before_the_daemon_ends() {
     assert_eq!(daemon.http().get("/api/v1/tasks/last").status, 200);
 }
 
-/// All pages, each of which has at most as many as were asked for.
 fn pages(daemon: &Daemon<'_>, query: &str) -> Vec<Shown> {
-    let mut all = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let page: Page<Shown> = daemon.http().get(&format!("/api/v1/tasks{query}{cursor}")).expect(200);
-        all.extend(page.items);
-        match page.next {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return all,
-        }
-    }
+    daemon.http().pages(&format!("/api/v1/tasks{query}"))
 }
 
 #[test]

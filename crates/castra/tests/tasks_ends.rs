@@ -54,7 +54,7 @@ fn made(daemon: &Daemon<'_>, spec: &Value) -> Option<Task> {
     let body = spec.to_string().into();
     let reply = daemon.http().try_call("POST".parse().unwrap(), "/api/v1/tasks", &headers, body).ok()?;
     let shown: castra_proto::Task = reply.expect(201);
-    Some(Task { http: daemon.http(), id: shown.id.to_string() })
+    Some(Task::of(&daemon.http(), shown.id))
 }
 
 #[cfg(feature = "failpoints")]
@@ -124,7 +124,7 @@ fn a_parent_does_not_wait_for_a_child_that_was_removed() {
         }));
         let shown = task.wait();
         assert_eq!(shown.state, TaskState::Failed, "{:?}", task.log());
-        let good = Task { http: task.http.clone(), id: shown.children[0].id.to_string() };
+        let good = Task::of(&task.http, shown.children[0].id);
         assert_eq!(good.http.delete(&good.path("")).status, 204);
         assert_eq!(task.act("resume").status, 200);
         let reason = ended(&task, 2).reason.expect("a reason");

@@ -37,10 +37,6 @@ fn states(shown: &Shown) -> Vec<(&str, TaskState)> {
     shown.children.iter().map(|child| (child.name.as_deref().unwrap_or("-"), child.state)).collect()
 }
 
-fn handle(task: &Task, id: impl ToString) -> Task {
-    Task { http: task.http.clone(), id: id.to_string() }
-}
-
 #[test]
 fn a_sequence_runs_in_order_and_its_results_go_up() {
     each(CASTRA, SCRIPT, |cli, world, daemon| {
@@ -78,7 +74,7 @@ fn a_sequence_runs_in_order_and_its_results_go_up() {
         let tree: TaskTree = task.http.get(&task.path("/tree")).expect(200);
         assert_eq!(tree.children.len(), 3, "{cli}");
         assert_eq!(task.http.delete(&task.path("")).status, 204, "{cli}");
-        assert_eq!(task.http.get(&handle(&task, id).path("")).status, 404, "{cli}");
+        assert_eq!(task.http.get(&Task::of(&task.http, id).path("")).status, 404, "{cli}");
     });
 }
 
@@ -110,8 +106,8 @@ fn a_parallel_group_keeps_its_limit_and_names_wait_for_names() {
         assert!(seen.len() == 4 && seen.iter().all(|n| *n <= 2) && seen.contains(&2), "{cli}: {seen:?}");
         let of =
             |name: &str| shown.children.iter().find(|child| child.name.as_deref() == Some(name)).unwrap().id;
-        let began = |name: &str| handle(&task, of(name)).show().attempts[0].started_at;
-        let ended = |name: &str| handle(&task, of(name)).show().attempts[0].ended_at.unwrap();
+        let began = |name: &str| Task::of(&task.http, of(name)).show().attempts[0].started_at;
+        let ended = |name: &str| Task::of(&task.http, of(name)).show().attempts[0].ended_at.unwrap();
         assert!(began("last") > ended("a") && began("last") > ended("b"), "{cli}");
     });
 }
@@ -143,7 +139,7 @@ fn scenario_19_a_failure_goes_up_and_the_others_are_cancelled() {
             (TaskState::Failed, ReasonCode::Child, "its child fails was failed: no coffee"),
             "{cli}"
         );
-        let stays = handle(&task, shown.children[0].id).show();
+        let stays = Task::of(&task.http, shown.children[0].id).show();
         assert_eq!(stays.reason.map(|reason| reason.code), Some(ReasonCode::Cancelled), "{cli}");
         assert_eq!(bystander.show().state, TaskState::Running, "{cli}");
         bystander.cancel();
@@ -228,7 +224,8 @@ fn resumed_it_tries_again_only_what_was_not_done() {
         );
         let ids = |shown: &Shown| shown.children.iter().map(|child| child.id).collect::<Vec<_>>();
         assert_eq!((shown.attempt, ids(&shown)), (2, ids(&before)), "{cli}");
-        let attempts: Vec<u32> = ids(&shown).into_iter().map(|id| handle(&task, id).show().attempt).collect();
+        let attempts: Vec<u32> =
+            ids(&shown).into_iter().map(|id| Task::of(&task.http, id).show().attempt).collect();
         assert_eq!(attempts, [1, 2], "{cli}");
         // Begun anew it has others.
         assert_eq!(task.act("retry").status, 200, "{cli}");
@@ -265,7 +262,7 @@ fn each_rule_carries_a_childs_end_up_as_it_says() {
         let task = daemon.task(body);
         let children =
             wait_for("two children", || Some(task.show().children).filter(|all| all.len() == 2), DEADLINE);
-        let [first, second] = [0, 1].map(|n| handle(&task, children[n].id));
+        let [first, second] = [0, 1].map(|n| Task::of(&task.http, children[n].id));
         for one in [&first, &second] {
             one.wait_said(TaskEventKind::Progress);
         }

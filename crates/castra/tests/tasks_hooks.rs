@@ -9,7 +9,7 @@ mod told;
 #[path = "tasks_hooks/webhooks.rs"]
 mod webhooks;
 
-use castra_proto::api::{CreatedToken, Scope};
+use castra_proto::api::Scope;
 use castra_proto::task::{HookPoint, Level, ReasonCode, TaskEventKind};
 use castra_proto::{Problem, TaskState};
 use castra_testkit::{DEADLINE, Http, Task, World, each, wait_until};
@@ -322,10 +322,7 @@ fn webhook(on: &str, endpoint: &Endpoint) -> Value {
 fn who_may_name_a_hook_and_where_a_webhook_may_go() {
     each(CASTRA, SCRIPT, |cli, _, daemon| {
         let http = daemon.http();
-        let token = |scope: Scope| -> Http {
-            let made: CreatedToken = http.post("/api/v1/tokens", &json!({"scope": scope})).expect(201);
-            daemon.http_as(&made.token)
-        };
+        let token = |scope: Scope| -> Http { daemon.http_as(&daemon.token(&json!({"scope": scope})).token) };
         let refused = |http: &Http, hook: Value| -> Problem {
             let reply = http.post("/api/v1/tasks", &json!({"instructions": "x", "hooks": [hook]}));
             assert!(reply.status >= 400, "{cli}: {}", reply.text());
@@ -385,13 +382,7 @@ fn a_command_acts_for_its_task_by_its_own_token() {
         assert!(!std::fs::read_to_string(notes(world)).unwrap().contains("[claude]"), "{cli}");
         assert_eq!(task.show().progress.percent, Some(40), "{cli}");
         assert_eq!(std::fs::read_to_string(work(&task).join("given/a.txt")).unwrap(), "hello\n", "{cli}");
-        let heard = || {
-            world
-                .calls()
-                .iter()
-                .any(|call| call.last_user.as_ref().is_some_and(|text| text.ends_with("]: well done")))
-        };
-        wait_until("the agent to hear it", heard, DEADLINE);
+        wait_until("the agent to hear it", || world.times_heard("]: well done") > 0, DEADLINE);
         let late = daemon.http_as(&token).post(&task.path("/hook/progress"), &json!({"percent": 50}));
         assert_eq!(late.status, 401, "{cli}: {}", late.text());
         // Nobody else gets in, whatever they may do otherwise.

@@ -6,10 +6,10 @@ mod task;
 
 use castra_proto::TaskState;
 use castra_proto::task::{ReasonCode, TaskEventKind};
-use castra_testkit::{DEADLINE, Task, World, clis, each, wait_until};
+use castra_testkit::{DEADLINE, Task, World, clis, each, wait_for, wait_until};
 use serde_json::json;
 use std::fs;
-use task::{CASTRA, SCRIPT, instructed, work};
+use task::{CASTRA, SCRIPT, WAITS, instructed, work};
 
 #[test]
 fn time_and_money_that_are_over_fail_a_task_with_their_reason() {
@@ -59,9 +59,6 @@ fn who_has_priority_leaves_the_queue_first() {
     assert!(begun[1] < begun[3] && begun[3] < begun[0] && begun[0] < begun[2], "{begun:?}");
 }
 
-const WAITS: &str =
-    "echo 'STATUS: here' >> optio.log; until [ -e go ]; do sleep 0.1; done; echo DONE >> optio.log";
-
 /// Of those with one label so many, of another one for each of its values; the others go by them.
 #[test]
 fn so_many_with_a_label_run_at_once_and_the_others_go_by() {
@@ -91,6 +88,39 @@ fn so_many_with_a_label_run_at_once_and_the_others_go_by() {
     fs::write(work(&ann).join("go"), "").unwrap();
     next_ann.wait_said(TaskEventKind::Progress);
     for task in reds.iter().chain([&next_blue, &next_ann, &bob]) {
+        task.cancel();
+        task.wait();
+    }
+}
+
+/// A group has no agent, and takes nobody's place.
+#[test]
+fn so_many_run_on_a_host_at_once() {
+    let cli = &clis()[0];
+    let world = World::new(CASTRA, &cli.path, SCRIPT)
+        .with_env("CASTRA_TASKS_RUNNING", "10")
+        .with_env("CASTRA_TASKS_HOSTS", "local 2");
+    let daemon = world.daemon();
+    let mut group = json!({"children": [instructed(WAITS), instructed(WAITS)], "group": {"limit": 2}});
+    group["children"][1]["session"]["host"] = json!("local");
+    let group = daemon.task(group);
+    let ids = wait_for(
+        "its children",
+        || <[_; 2]>::try_from(group.show().children).ok().map(|children| children.map(|child| child.id)),
+        DEADLINE,
+    );
+    let children = ids.map(|id| Task::of(&group.http, id));
+    for child in &children {
+        child.wait_said(TaskEventKind::Progress);
+    }
+    let next = daemon.task(instructed(WAITS));
+    fs::write(work(&children[0]).join("go"), "").unwrap();
+    let over = children[0].wait();
+    assert_eq!(over.state, TaskState::Done, "{:?}", children[0].log());
+    next.wait_said(TaskEventKind::Progress);
+    let (over, begun) = (over.attempts[0].ended_at, next.show().attempts[0].started_at);
+    assert!(over.is_some_and(|over| over <= begun), "{over:?}, {begun:?}");
+    for task in [&group, &next] {
         task.cancel();
         task.wait();
     }
@@ -156,10 +186,6 @@ fn scenario_21_resumed_without_a_transcript_it_begins_with_the_task() {
         let shown = task.show();
         assert_eq!((shown.state, shown.attempt), (TaskState::Done, 2), "{cli}: {:?}", task.log());
         assert_eq!(fs::read_to_string(work(&task).join("kept.txt")).unwrap(), "more\nmore\n", "{cli}");
-        let calls = world.calls();
-        let heard = |word: &str| {
-            calls.iter().any(|call| call.last_user.as_ref().is_some_and(|text| text.contains(word)))
-        };
-        assert!(!heard("resumed"), "{cli}");
+        assert_eq!(world.times_heard("resumed"), 0, "{cli}");
     });
 }

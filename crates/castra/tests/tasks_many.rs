@@ -3,11 +3,9 @@
 
 mod task;
 
-use castra_proto::api::Page;
 use castra_proto::task::{Task as Shown, TaskEventKind};
 use castra_proto::{Session, TaskState};
-use castra_testkit::{Http, Task, World, clis, wait_until};
-use serde::de::DeserializeOwned;
+use castra_testkit::{Task, World, clis, wait_until};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,19 +20,6 @@ const SCRIPT: &str = r#"
 [[rule]]
 reply.text = "did it"
 "#;
-
-/// All pages of a list.
-fn all<T: DeserializeOwned>(http: &Http, path: &str) -> Vec<T> {
-    let (mut items, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page: Page<T> = http.get(&format!("{path}&limit=500{cursor}")).expect(200);
-        items.extend(page.items);
-        match page.next {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return items,
-        }
-    }
-}
 
 /// How many attempts there were at the same time: a place is free again when the task that had it is over.
 fn most_at_once(tasks: &[Shown]) -> usize {
@@ -68,12 +53,12 @@ fn two_hundred_queued_tasks_end_each_once_through_two_kills() {
         daemon.start_again();
     }
     wait_until("all turns", || world.calls().len() >= TASKS, LONG);
-    let open = || all::<Shown>(&daemon.http(), "/api/v1/tasks?");
+    let open = || daemon.http().pages::<Shown>("/api/v1/tasks?limit=500");
     wait_until("all of them to be over", || open().is_empty(), LONG);
 
-    let tasks: Vec<Shown> = all(&daemon.http(), "/api/v1/tasks?all=true");
+    let tasks: Vec<Shown> = daemon.http().pages("/api/v1/tasks?all=true&limit=500");
     for task in &tasks {
-        let handle = Task { http: daemon.http(), id: task.id.to_string() };
+        let handle = Task::of(&daemon.http(), task.id);
         assert_eq!(
             (task.state, task.attempt, task.result.as_deref()),
             (TaskState::Done, 1, Some("did it")),
@@ -85,6 +70,6 @@ fn two_hundred_queued_tasks_end_each_once_through_two_kills() {
     let numbers: BTreeSet<_> = tasks.iter().filter_map(|task| task.metadata.clone()?.as_u64()).collect();
     assert_eq!((tasks.len(), numbers.len()), (TASKS, TASKS));
     assert_eq!(most_at_once(&tasks), AT_ONCE);
-    let sessions: Vec<Session> = all(&daemon.http(), "/api/v1/sessions?all=true");
+    let sessions: Vec<Session> = daemon.http().pages("/api/v1/sessions?all=true&limit=500");
     assert_eq!((sessions.len(), world.calls().len()), (TASKS, TASKS), "one session and one turn for each");
 }

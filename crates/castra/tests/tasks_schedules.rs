@@ -14,10 +14,7 @@ use castra_testkit::tmux::Terminal;
 use castra_testkit::{DEADLINE, Daemon, Task, World, clis, each, wait_for};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use task::{CASTRA, SCRIPT, instructed, work};
-
-const WAITS: &str =
-    "echo 'STATUS: waiting' >> optio.log; until [ -e go ]; do sleep 0.1; done; echo DONE >> optio.log";
+use task::{CASTRA, SCRIPT, WAITS, instructed, work};
 
 fn body(world: &World, run: &str) -> Value {
     let mut task = instructed(run);
@@ -56,7 +53,7 @@ fn done_at(daemon: &Daemon<'_>, name: &str, times: usize) -> Vec<String> {
     };
     let made = wait_for(name, || Some(made()).filter(|made| made.len() >= times), DEADLINE);
     for firing in &made {
-        let task = Task { http: daemon.http(), id: firing.task_id.expect("a task").to_string() };
+        let task = Task::of(&daemon.http(), firing.task_id.expect("a task"));
         assert_eq!(task.wait().state, TaskState::Done, "{name}: {:?}", task.log());
     }
     let mut times: Vec<String> = made.iter().map(|firing| firing.at.to_string()).collect();
@@ -128,7 +125,7 @@ fn each_firing_has_one_task_whatever_is_killed() {
         assert_eq!(i64::try_from(tasks.len()), Ok(seconds), "{cli}: each second has one");
         // One after the other, and each of them to its end.
         for task in page.items {
-            let task = Task { http: daemon.http(), id: task.id.to_string() };
+            let task = Task::of(&daemon.http(), task.id);
             let shown = task.wait();
             assert_eq!((shown.state, shown.attempt), (TaskState::Done, 1), "{cli}: {:?}", task.log());
         }
@@ -146,7 +143,7 @@ fn a_task_that_runs_is_not_started_twice_unless_that_is_asked_for() {
         let run = |name: &str| http.post(&format!("/api/v1/schedules/{name}/run"), &Value::Null);
         let begun = |name: &str| {
             let shown: Shown = run(name).expect(201);
-            Task { http: http.clone(), id: shown.id.to_string() }
+            Task::of(&http, shown.id)
         };
         let first = begun("skip");
         assert_eq!(run("skip").problem().code, ErrorCode::Conflict, "{cli}");
@@ -239,7 +236,7 @@ fn a_definition_on_disk_is_launched_by_name_and_followed_when_it_changes() {
             let shown: Shown = launch(&json!({"confirmed": true, "values": {"what": what}})).expect(201);
             assert_eq!(shown.labels["definition"], "report", "{cli}");
             assert_eq!(shown.metadata, Some(json!({"title": format!("A report about {what}")})), "{cli}");
-            Task { http: http.clone(), id: shown.id.to_string() }
+            Task::of(&http, shown.id)
         };
         let (first, second) = (begun("doors"), begun("bridges"));
         assert_eq!(first.wait_said(TaskEventKind::Progress), "about doors", "{cli}");
@@ -277,7 +274,7 @@ fn a_definition_on_disk_is_launched_by_name_and_followed_when_it_changes() {
         }
         let run = world.cli(["task", "launch", "report", "what=gates", "--name", "gates", "-d"]);
         assert_eq!(run.code, 0, "{cli}: {run:#?}");
-        let gates = Task { http: http.clone(), id: "gates".into() };
+        let gates = Task::of(&http, "gates");
         gates.wait_said(TaskEventKind::Progress);
         gates.cancel();
         assert_eq!(gates.wait().state, TaskState::Cancelled, "{cli}: an admin may");

@@ -167,19 +167,12 @@ fn scenario_20_a_task_on_a_terminal_goes_on_where_it_was() {
         let task = daemon.task(on_terminal("echo kept > kept.txt; echo 'DONE: once' >> optio.log"));
         assert_eq!(task.wait().result.as_deref(), Some("once"), "{cli}: {:?}", task.log());
         assert_eq!(task.act("resume").status, 200, "{cli}");
-        let heard = |word: &str| {
-            let calls = world.calls();
-            calls
-                .iter()
-                .filter(|call| call.last_user.as_ref().is_some_and(|text| text.contains(word)))
-                .count()
-        };
-        wait_until("the notice to be heard", || heard("resumed") > 0, DEADLINE);
+        wait_until("the notice to be heard", || world.times_heard("resumed") > 0, DEADLINE);
         task.session().wait_idle();
         let shown = task.show();
         assert_eq!((shown.state, shown.attempt), (TaskState::Running, 2), "{cli}: {:?}", task.log());
         assert_eq!(fs::read_to_string(work(&task).join("kept.txt")).unwrap(), "kept\n", "{cli}");
-        assert_eq!(heard("resumed"), 1, "{cli}");
+        assert_eq!(world.times_heard("resumed"), 1, "{cli}");
         let log = fs::OpenOptions::new().append(true).open(work(&task).join("optio.log"));
         log.unwrap().write_all(b"DONE: twice\n").unwrap();
         let shown = task.wait();

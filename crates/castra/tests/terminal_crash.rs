@@ -6,7 +6,7 @@ mod crash;
 #[path = "terminal_web/mod.rs"]
 mod tty;
 
-use castra_proto::api::{CreatedToken, Screen};
+use castra_proto::api::Screen;
 use castra_proto::{RunState, Session as Shown};
 use castra_testkit::tmux::Terminal;
 use castra_testkit::{Cli, DEADLINE, World, clis, proc, wait_until};
@@ -123,9 +123,7 @@ fn watched(cli: &Cli) {
     let mut driver = Driver::new(&world);
     driver.create(json!({"mode": "terminal", "name": "tui", "allowed_tools": ["Bash"]}));
     let before = driver.wait_state(RunState::Idle);
-    let created: CreatedToken =
-        driver.daemon.http().post("/api/v1/tokens", &json!({"scope": "approve"})).expect(201);
-    let bearer = format!("Bearer {}", created.token);
+    let bearer = format!("Bearer {}", driver.daemon.token(&json!({"scope": "approve"})).token);
     let sit = |driver: &Driver<'_>| {
         let path = driver.path("/terminal/ws");
         let headers = [("authorization", bearer.as_str())];

@@ -196,7 +196,7 @@ fn prompts_that_a_person_types_into_a_turn_leave_the_messages_their_results() {
         let first = session.answer_to(&message).result.expect("a result");
         assert!(first.ok, "{cli}: {first:?}");
         assert_eq!(session.answer_to(&next).result.expect("a result").text, "You said: after it", "{cli}");
-        let heard: Vec<String> = world.calls().iter().filter_map(|call| call.last_user.clone()).collect();
+        let heard = world.heard();
         assert_eq!(heard.iter().filter(|text| text.contains("typed")).count(), 1, "{cli}: {heard:?}");
         let shown = session.wait_idle();
         assert_eq!(results(&session).len(), shown.turns as usize, "{cli}");

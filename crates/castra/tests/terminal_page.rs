@@ -6,7 +6,7 @@
 mod chromium;
 mod terminal;
 
-use castra_proto::api::{CreatedToken, ScreenSize};
+use castra_proto::api::ScreenSize;
 use castra_testkit::{DEADLINE, Daemon, Session, World, clis, wait_until};
 use chromium::{Browser, Proxy};
 use serde_json::json;
@@ -230,7 +230,7 @@ fn ttyds_own_page_works_unmodified() {
     let world = world();
     let mut daemon = world.daemon();
     let session = terminal(&daemon);
-    let token: CreatedToken = daemon.http().post("/api/v1/tokens", &json!({"scope": "approve"})).expect(201);
+    let token = daemon.token(&json!({"scope": "approve"}));
     let proxy = Proxy::start(daemon.addr(), &token.token);
     let mut browser = Browser::desktop();
     // What it has is read from its xterm.js: it draws on a canvas, and without WebGL, as here, it changes its renderer on

@@ -143,15 +143,14 @@ fn fifty(cli: &Cli) {
             prompt.text
         );
     }
-    let calls = world.calls();
-    let heard: Vec<String> = calls.iter().filter_map(|call| call.last_user.clone()).collect();
+    let heard = world.heard();
     let heard_and_meant = heard.iter().map(|heard| unfolded(heard)).zip(&prompts);
     let other: Vec<(String, &str)> = heard_and_meant
         .filter(|(heard, prompt)| *heard != prompt.heard.trim())
         .map(|(heard, prompt)| (heard, prompt.heard.as_str()))
         .collect();
     assert!(other.is_empty(), "{cli}: heard, and meant: {other:#?}");
-    assert_eq!((heard.len(), calls.len()), (50, 50), "{cli}: the model hears each once");
+    assert_eq!((heard.len(), world.calls().len()), (50, 50), "{cli}: the model hears each once");
 
     let shown = session.wait_idle();
     assert_eq!((shown.turns, shown.turn.n, shown.queued, shown.run), (50, 50, 0, 1), "{cli}");

@@ -8,7 +8,7 @@ mod terminal;
 #[path = "terminal_web/mod.rs"]
 mod tty;
 
-use castra_proto::api::{CreatedToken, ScreenSize};
+use castra_proto::api::ScreenSize;
 use castra_testkit::tmux::{Terminal, default_tmux};
 use castra_testkit::{DEADLINE, Daemon, Events, Session, World, clis, fake_claude, proc, wait_until};
 use chromium::Browser;
@@ -60,9 +60,7 @@ impl<'w> Scene<'w> {
         let mut page = Browser::desktop();
         page.go(world.cli(["open", "tui"]).ok().trim());
         page.until_state("open");
-        let request = json!({"scope": "approve"});
-        let token: CreatedToken = daemon.http().post("/api/v1/tokens", &request).expect(201);
-        let bearer = format!("Bearer {}", token.token);
+        let bearer = format!("Bearer {}", daemon.token(&json!({"scope": "approve"})).token);
         let addr = daemon.addr();
         let ttyd_window = (110, 34);
         let ttyd = sit(addr, &session, &bearer, "tty", ttyd_window);

@@ -129,7 +129,7 @@ fn messages_to_a_busy_session_arrive_once_and_in_order() {
             let (said, ok) = answered(&message);
             assert!(ok && said.contains(text.as_str()), "{cli}: {text}: {message:?}");
         }
-        let heard: Vec<String> = world.calls().iter().filter_map(|call| call.last_user.clone()).collect();
+        let heard = world.heard();
         assert_eq!(heard, texts, "{cli}: the model hears each once, in order");
         let ids: Vec<Value> = sent.iter().map(|message| json!(message.message_id)).collect();
         for kind in ["input_accepted", "input_delivered"] {

@@ -5,7 +5,7 @@
 mod tty;
 
 use castra_proto::Session as Shown;
-use castra_proto::api::{CreatedToken, SignedIn, TerminalToken, Ticket};
+use castra_proto::api::{SignedIn, TerminalToken, Ticket};
 use castra_proto::{ErrorCode, RunState};
 use castra_testkit::{DEADLINE, Daemon, Http, Session, World, clis, wait_until};
 use hyper::Method;
@@ -38,10 +38,6 @@ fn terminal(daemon: &Daemon<'_>) -> Session {
     session
 }
 
-fn token(daemon: &Daemon<'_>, request: Value) -> CreatedToken {
-    daemon.http().post("/api/v1/tokens", &request).expect(201)
-}
-
 fn bearer(token: &str) -> [(&'static str, String); 1] {
     [("authorization", format!("Bearer {token}"))]
 }
@@ -53,7 +49,7 @@ fn open(daemon: &Daemon<'_>, session: &Session, token: &str, protocols: &str) ->
 }
 
 fn driver(daemon: &Daemon<'_>, session: &Session) -> Tty {
-    let approve = token(daemon, json!({"scope": "approve"})).token;
+    let approve = daemon.token(&json!({"scope": "approve"})).token;
     let mut tty = open(daemon, session, &approve, "tty");
     tty.join("", 100, 30);
     tty.until_shown(PROMPT);
@@ -141,7 +137,7 @@ fn the_smallest_driver_decides_the_size_and_everybody_is_told() {
     let world = world();
     let daemon = world.daemon();
     let session = terminal(&daemon);
-    let read = token(&daemon, json!({"scope": "read"})).token;
+    let read = daemon.token(&json!({"scope": "read"})).token;
     let mut reader = open(&daemon, &session, &read, "castra.tty, tty");
     assert_eq!(reader.protocol.as_deref(), Some("castra.tty"));
     reader.join("", 40, 10);
@@ -169,7 +165,7 @@ fn who_may_not_type_only_looks_and_strangers_do_not_even_that() {
     let daemon = world.daemon();
     let session = terminal(&daemon);
     let path = session.path("/terminal/ws");
-    let tokens = ["read", "drive", "approve"].map(|scope| token(&daemon, json!({"scope": scope})).token);
+    let tokens = ["read", "drive", "approve"].map(|scope| daemon.token(&json!({"scope": scope})).token);
     for (token, query, writable) in [
         (&tokens[0], "", false),
         (&tokens[1], "", false),
@@ -212,7 +208,7 @@ fn who_may_not_type_only_looks_and_strangers_do_not_even_that() {
     let refused = Tty::open(daemon.addr(), &stream.path("/terminal/ws"), "tty", &[auth]).err();
     assert_eq!(refused, Some(Refused(400)));
     // A token that is bound to the other session.
-    let bound = token(&daemon, json!({"scope": "admin", "session_id": stream.show().id})).token;
+    let bound = daemon.token(&json!({"scope": "admin", "session_id": stream.show().id})).token;
     let [(name, value)] = bearer(&bound);
     assert_eq!(status(&[(name, &value)]), Some(404));
 }
@@ -222,7 +218,7 @@ fn a_browser_is_signed_in_by_a_ticket_and_lives_as_long_as_the_token_that_made_i
     let world = world();
     let daemon = world.daemon();
     let session = terminal(&daemon);
-    let maker = token(&daemon, json!({"scope": "approve"}));
+    let maker = daemon.token(&json!({"scope": "approve"}));
     let http = daemon.http_as(&maker.token);
     let more = http.post("/api/v1/sign-in/tickets", &json!({"scope": "admin"}));
     assert_eq!(more.problem().code, ErrorCode::Forbidden);
@@ -294,7 +290,7 @@ fn a_ticket_is_for_one_session() {
     assert_eq!(bound.status(&one.path("")), 200);
     assert_eq!(bound.status(&two.path("/terminal/token")), 404);
     // And its ticket can be for nothing more.
-    let own = token(&daemon, json!({"scope": "drive", "session_id": one.show().id}));
+    let own = daemon.token(&json!({"scope": "drive", "session_id": one.show().id}));
     let http = daemon.http_as(&own.token);
     assert_eq!(ticket(&http, json!({})).session_id, Some(one.show().id));
     let foreign = http.post("/api/v1/sign-in/tickets", &json!({"session_id": two.show().id}));
@@ -314,7 +310,7 @@ fn a_session_that_ends_says_so_and_can_be_joined_again() {
     assert_eq!(tty.until_closed(), 1000);
     session.wait_state(RunState::Ended);
     // The last screen stays to be looked at.
-    let admin = token(&daemon, json!({"scope": "approve"})).token;
+    let admin = daemon.token(&json!({"scope": "approve"})).token;
     let mut late = open(&daemon, &session, &admin, "tty");
     late.join("", 100, 30);
     assert_eq!(late.until_closed(), 1000);
@@ -361,7 +357,7 @@ fn who_comes_before_the_daemon_has_read_the_log_again_sees_the_screen_of_an_idle
     let world = world();
     let mut daemon = world.daemon();
     let session = terminal(&daemon);
-    let approve = token(&daemon, json!({"scope": "approve"})).token;
+    let approve = daemon.token(&json!({"scope": "approve"})).token;
     let mut tty = driver(&daemon, &session);
     tty.enter("plums are purple");
     tty.until_shown("You said: plums are purple");

@@ -79,7 +79,7 @@ fn messages_to_a_busy_session_arrive_once_and_in_order() {
             let result = message.result.expect("a result");
             assert!(result.ok && result.text.contains(text.as_str()), "{cli}: {text}: {result:?}");
         }
-        let heard: Vec<String> = world.calls().iter().filter_map(|call| call.last_user.clone()).collect();
+        let heard = world.heard();
         assert_eq!(heard, texts, "{cli}: the model hears each once, in order");
 
         let of_kind = |kind: &str| -> Vec<String> {

@@ -63,13 +63,7 @@ impl Supervisor {
             ));
         }
         let (task, secrets) = redact::split_task(&definition.task);
-        if secrets.as_ref().is_some_and(redact::is_masked) {
-            return Err(Error::with_hint(
-                ErrorCode::InvalidRequest,
-                format!("a secret value is `{}`, which is only shown in its place", redact::MASK),
-                "write the value itself",
-            ));
-        }
+        redact::refuse_masked(secrets.as_ref())?;
         let row = DefinitionRow {
             name: name.into(),
             definition: json_text(&Definition { task, ..definition })?,

@@ -58,6 +58,7 @@ impl Supervisor {
     /// Errors: `invalid_request` with the reason, before anything is made; `conflict` for a taken name.
     pub async fn create(&self, spec: SessionSpec, key: Option<&str>, caller: &Caller) -> Result<Session> {
         check_scope(&spec, caller)?;
+        redact::refuse_masked(redact::split(&spec).1.as_ref())?;
         self.check_folders(&spec, caller).await?;
         if let Some(session) = self.taken_up(&spec, caller).await? {
             return Ok(session);

@@ -58,6 +58,7 @@ impl Supervisor {
 
     /// A task as it would be made, with all that is below it, where neither it nor its maker stands in the way.
     pub(super) async fn checked(&self, spec: TaskSpec, caller: &Caller) -> Result<TaskSpec> {
+        redact::refuse_masked(redact::split_task(&spec).1.as_ref())?;
         let mut spec = filled(spec)?;
         check(&spec)?;
         self.settle_inputs(&mut spec, false, caller).await?;

@@ -42,6 +42,7 @@ impl Supervisor {
         let mut spec = spec;
         for agent in spec.agents.values_mut() {
             check_scope(&agent.session, caller)?;
+            redact::refuse_masked(redact::split(&agent.session).1.as_ref())?;
             self.settle_folders(&mut agent.session, caller).await?;
             self.check_spec(SessionId::now(), &agent.session).await?;
         }

@@ -5,6 +5,7 @@ pub(crate) mod announce;
 pub(crate) mod block;
 pub(crate) mod browser;
 mod children;
+mod choose;
 pub(crate) mod clock;
 pub mod cron;
 pub mod document;

@@ -61,6 +61,7 @@ fn every_section_reaches_the_supervisor() {
         max_bytes = "10GB"
         [tasks]
         running = 5
+        hosts = ["local 4"]
         labels = ["team=blue 2", "user 1"]
         [log]
         format = "json"
@@ -86,7 +87,8 @@ fn every_section_reaches_the_supervisor() {
         Retention { max_age_s: Some(604_800), max_sessions: Some(20), max_bytes: Some(10_000_000_000) }
     );
     let labels = [("team=blue".to_owned(), 2), ("user".to_owned(), 1)].into();
-    assert_eq!(config.tasks, castra_supervisor::TaskLimits { running: Some(5), labels });
+    let hosts = [("local".to_owned(), 4)].into();
+    assert_eq!(config.tasks, castra_supervisor::TaskLimits { running: Some(5), hosts, labels });
     assert_eq!((config.home, config.starts), (PathBuf::from("/data"), Some(3)));
     assert_eq!(config.user_home, Some("/home/u".into()));
     assert_eq!(config.workdirs, [PathBuf::from("/srv/a"), PathBuf::from("/home/u/b")]);
@@ -107,6 +109,8 @@ fn what_does_not_fit_is_refused_by_key_and_place() {
         ("[log]\nformat = \"xml\"", "`log.format` must be one of text, json, not `xml`"),
         ("[retention]\nmax_age = \"soon\"", "`retention.max_age` must be seconds"),
         ("[tasks]\nlabels = [\"team\"]", "`tasks.labels` must be labels, each with a space and a number"),
+        ("[tasks]\nhosts = [\"box 3\"]", "`tasks.hosts` must be one of local, with a space and a number"),
+        ("[tasks]\nhosts = \"local\"", "`tasks.hosts` must be one of local, with a space and a number"),
         ("listen = [", "is not valid TOML"),
     ];
     for (text, expected) in table {

@@ -96,7 +96,7 @@ impl Story {
         let shown = task.wait();
         let children = shown.children.iter().map(|child| child.id.to_string());
         let ids = std::iter::once(task.id.clone()).chain(children);
-        ids.map(|id| Self::of(&Task { http: task.http.clone(), id }, world)).collect()
+        ids.map(|id| Self::of(&Task::of(&task.http, id), world)).collect()
     }
 
     pub(crate) fn said(&self, kind: TaskEventKind) -> Vec<&str> {
@@ -253,7 +253,7 @@ impl<'w> Doomed<'w> {
     pub(crate) fn begins(&mut self, place: &str) -> Task {
         self.start(place);
         let id = wait_for("an answer", || self.post(), DEADLINE);
-        Task { http: self.daemon.http(), id }
+        Task::of(&self.daemon.http(), id)
     }
 
     /// One daemon after the other: each dies at its place, in this order.
@@ -316,7 +316,7 @@ impl<'w> Doomed<'w> {
     #[track_caller]
     pub(crate) fn task(&mut self) -> Task {
         let id = self.lives();
-        Task { http: self.daemon.http(), id }
+        Task::of(&self.daemon.http(), id)
     }
 }
 

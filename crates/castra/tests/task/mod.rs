@@ -58,6 +58,10 @@ name = "else"
 reply.text = "I see."
 "#;
 
+/// Says that it is there, and is done once a file `go` is.
+pub(crate) const WAITS: &str =
+    "echo 'STATUS: here' >> optio.log; until [ -e go ]; do sleep 0.1; done; echo DONE >> optio.log";
+
 /// A task whose agent runs this.
 pub(crate) fn instructed(run: &str) -> Value {
     json!({

@@ -186,13 +186,8 @@ fn instructions_that_changed_are_refreshed_when_it_is_resumed() {
         let before = std::fs::read_to_string(&instructions).unwrap();
         let text = before.strip_suffix("scribbled\n").unwrap_or_else(|| panic!("{cli}: {before}"));
         assert_eq!(task.act("resume").status, 200, "{cli}");
-        let heard = |word: &str| {
-            let calls = world.calls();
-            let said = calls.iter().filter_map(|call| call.last_user.as_deref());
-            said.filter(|said| said.contains(word)).count()
-        };
-        wait_until("the notice to be heard", || heard("you have been resumed") > 0, DEADLINE);
-        assert_eq!(heard("CLAUDE.md has changed: read it again first."), 1, "{cli}");
+        wait_until("the notice to be heard", || world.times_heard("you have been resumed") > 0, DEADLINE);
+        assert_eq!(world.times_heard("CLAUDE.md has changed: read it again first."), 1, "{cli}");
         assert_eq!(std::fs::read_to_string(&instructions).unwrap(), text, "{cli}");
         let resumes = std::fs::read_to_string(work(&task).join("resume.log")).unwrap();
         assert!(

@@ -35,7 +35,7 @@ fn a_value_in_a_secret_place_reaches_the_agent_and_is_shown_to_nobody() {
 
         let launch = |body: Value| -> Task {
             let shown: Shown = http.post("/api/v1/definitions/secret/launch", &body).expect(201);
-            Task { http: http.clone(), id: shown.id.to_string() }
+            Task::of(&http, shown.id)
         };
         // `printf %s s3cret-of-the-launch | sha256sum`, and of the other
         let given = "fa88149d04ddc539d44a9dd232c4207e969e11f107a4dc869f759d456c9604e4  -\n";
