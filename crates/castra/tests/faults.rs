@@ -66,7 +66,7 @@ fn lines_that_are_none_are_kept_byte_for_byte_and_end_nothing() {
     );
     assert_eq!(session.ask("split"), "é in pieces");
     assert_eq!(session.ask("echo still here"), "still here");
-    assert_eq!(session.show().state, RunState::Idle);
+    session.wait_idle();
 }
 
 #[test]

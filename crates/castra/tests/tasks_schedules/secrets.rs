@@ -79,6 +79,18 @@ fn what_is_shown_of_a_secret_is_not_taken_for_one() {
     let refused = put(&daemon, "d", &back).problem();
     assert_eq!(refused.code, ErrorCode::InvalidRequest);
     assert!(refused.detail.contains("`***`") && refused.hint.is_some(), "{refused:?}");
+    let task = &back["task"];
+    for (path, body) in [
+        ("sessions", task["session"].clone()),
+        ("teams", json!({"name": "t", "agents": {"one": {"session": task["session"]}}})),
+        ("tasks", task.clone()),
+        ("tasks", json!({"children": [task]})),
+        ("schedules", json!({"name": "s", "cron": "* * * * *", "task": task})),
+    ] {
+        let refused = daemon.http().post(&format!("/api/v1/{path}"), &body).problem();
+        assert_eq!(refused.code, ErrorCode::InvalidRequest, "{path}: {refused:?}");
+        assert!(refused.detail.contains("`***`"), "{path}: {refused:?}");
+    }
     back["task"]["session"]["env"]["TOKEN"] = json!("another");
     assert_eq!(put(&daemon, "d", &back).problem().code, ErrorCode::InvalidRequest, "the URL's is still one");
     back["task"]["session"]["mcp_servers"]["a"]["url"] = json!("https://x/other");
