@@ -10,11 +10,11 @@ mod team;
 use castra_proto::api::Page;
 use castra_proto::task::TaskEventKind;
 use castra_proto::{Task as Shown, TaskState};
-use castra_testkit::{Http, World, clis};
+use castra_testkit::{Http, Task, World, clis};
 use crash::{Doomed, OF_FILES, Story, ask, first, script, undisturbed};
 use hyper::Method;
 use serde_json::{Value, json};
-use task::{CASTRA, instructed};
+use task::{CASTRA, instructed, work};
 use team::Team;
 
 const TASKS: &str = "/api/v1/tasks";
@@ -31,7 +31,9 @@ fn of_files(world: &World) -> Value {
     in_world(world, instructed(&first("echo one")))
 }
 
-fn nothing(_: &Http, _: &Shown) {}
+fn nothing(_: &Http, shown: &Shown) -> bool {
+    shown.state.is_final()
+}
 
 /// Nothing was made twice: all in this world is of so many tasks.
 fn assert_tasks(http: &Http, tasks: usize) {
@@ -95,7 +97,7 @@ fn killed_once() {
 }
 
 /// Undisturbed, and killed before and after each commit: the same. What it is like, for what the test says of it.
-fn killed_around_every_commit(body: fn(&World) -> Value, act: fn(&Http, &Shown)) -> Vec<Story> {
+fn killed_around_every_commit(body: fn(&World) -> Value, act: fn(&Http, &Shown) -> bool) -> Vec<Story> {
     let world = World::new(CASTRA, &clis()[0].path, &script());
     let daemon = world.daemon();
     let expected = Story::of_all(&undisturbed(&daemon, &body(&world), act), &world);
@@ -145,6 +147,7 @@ fn killed_around_every_commit_of_a_task_that_is_cancelled_while_it_needs_input()
         if shown.state == TaskState::NeedsInput {
             cancel(http, shown);
         }
+        shown.state.is_final()
     };
     let story = &killed_around_every_commit(body, act)[0];
     assert_eq!(story.end, (TaskState::Cancelled, None, 1), "{story:#?}");
@@ -179,11 +182,70 @@ fn killed_around_every_commit_of_a_group_that_is_cancelled() {
         if shown.children.len() == 2 && shown.children.iter().all(|child| at_it(&child.id)) {
             cancel(http, shown);
         }
+        shown.state.is_final()
     };
     let stories = killed_around_every_commit(body, act);
     let ends: Vec<_> = stories.iter().map(|story| (story.end.0, story.heard.len())).collect();
     let cancelled = TaskState::Cancelled;
     assert_eq!(ends, [(cancelled, 0), (cancelled, 1), (cancelled, 1)], "{stories:#?}");
+}
+
+/// An agent that scribbles into its instructions, so that they are other ones when it goes on.
+fn scribbler(world: &World) -> Value {
+    in_world(world, instructed("echo scribbled >> CLAUDE.md; echo 'DONE: once' >> optio.log"))
+}
+
+/// Has it go on when it is done.
+fn resume(http: &Http, shown: &Shown) -> bool {
+    if shown.state.is_final() && shown.attempt == 1 {
+        // Nobody may be there to hear it.
+        let _ = http.try_call(
+            Method::POST,
+            &format!("/api/v1/tasks/{}/resume", shown.id),
+            &[],
+            Default::default(),
+        );
+    }
+    shown.state.is_final() && shown.attempt == 2
+}
+
+/// What it had said before, and its resumes without their time.
+fn put_away(task: &Task) -> (String, String) {
+    let read = |name: &str| std::fs::read_to_string(work(task).join(name)).unwrap();
+    let resumes: Vec<_> = read("resume.log")
+        .lines()
+        .map(|line| line.split_once(' ').map_or("", |(_, more)| more).to_owned())
+        .collect();
+    (read("optio.log.old"), resumes.join("\n"))
+}
+
+/// At each place once; and around each commit from its resume on.
+#[test]
+fn killed_while_a_task_goes_on() {
+    let cli = &clis()[0];
+    let world = World::new(CASTRA, &cli.path, &script());
+    let daemon = world.daemon();
+    let task = undisturbed(&daemon, &scribbler(&world), resume);
+    let expected = Story::of(&task, &world);
+    assert_eq!(expected.end, (TaskState::Done, Some("again".into()), 2), "{expected:#?}");
+    let resumed = "you have been resumed (resume.log). CLAUDE.md has changed: read it again first. Processes you had started \
+                   are gone. Go on with the task.";
+    assert_eq!(expected.heard, [[KICKOFF, resumed]], "{expected:#?}");
+    let away = ("DONE: once\n".to_owned(), "REFRESHED:CLAUDE.md".to_owned());
+    assert_eq!(put_away(&task), away);
+    let places =
+        ["task.start", "task.refreshed", "task.refreshed", "task.begun", "task.ending", "task.stopped"];
+    for places in [&places[..], &[]] {
+        let world = World::new(CASTRA, &cli.path, &script());
+        let mut doomed = Doomed::new(world.daemon(), &world, TASKS, scribbler(&world));
+        assert_eq!(doomed.task().wait().result.as_deref(), Some("once"));
+        doomed.dies_while(places, resume);
+        doomed.dies_around_each_commit(resume);
+        let task = doomed.task();
+        similar_asserts::assert_eq!(Story::of(&task, &world), expected, "{places:?}");
+        assert_eq!(put_away(&task), away, "{places:?}");
+        assert_tasks(&task.http, 1);
+    }
 }
 
 /// A parent with work of its own and two children, one after the other.

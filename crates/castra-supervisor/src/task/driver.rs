@@ -10,7 +10,7 @@ use super::protocol::notice;
 use super::protocol::text::MCP_SERVER;
 use super::state::Cause;
 use super::view::{Effect, Outcome, Told, completion, has_mcp, mode};
-use super::{children, end, group, inputs, upload};
+use super::{children, end, group, inputs, resumed, upload};
 use crate::engine::now;
 use crate::session::coordinate::Coordination;
 use crate::supervisor::start::Plan;
@@ -232,21 +232,19 @@ impl Driver {
     }
 
     /// The session, new or resumed. What its agent is told first.
-    async fn begin(&self, task: &Held, session: SessionId, resumed: bool) -> Result<Option<String>> {
+    async fn begin(&self, task: &mut Held, session: SessionId, is_resumed: bool) -> Result<Option<String>> {
         let engine = &self.supervisor.engine;
         let workspace = task.workspace(session);
         let enabled = self.enabled(task);
         let files = engine.host.files();
         let known = engine.store.session(session).await?;
-        let (nonce, text) = (task.view.nonce.as_str(), self.instructions(task, session));
+        let text = self.instructions(task, session);
         let auto = task.spec.start == Start::Auto && task.spec.instructions.is_some();
-        if resumed {
+        if is_resumed {
             if known.as_ref().is_none_or(|row| row.state.is_final()) {
-                let goes_on = match &known {
-                    Some(row) => engine.has_transcript(row, &task.spec.session).await?,
-                    None => false,
-                };
-                let refreshed = workspace.refresh(files, &text).await?;
+                let goes_on = resumed::decide(engine, task, known.as_ref(), &workspace, &text).await?;
+                workspace.refresh(files, &text, goes_on.found).await?;
+                crate::failpoint::failpoint!("task.refreshed");
                 match self.supervisor.resume(session, Default::default(), &caller(task.id)).await {
                     // Somebody was faster and has it go on: it is looked at anew.
                     Err(Error::Refused(problem)) if problem.code == ErrorCode::Conflict => {
@@ -257,15 +255,9 @@ impl Driver {
                     }
                     resumed => resumed?,
                 };
-                let told = match goes_on {
-                    true => notice::resumed(nonce, refreshed, workspace.place(), &workspace.paths()),
-                    // Nothing of the conversation is left that could go on: it is told what to do as at first.
-                    false => notice::kickoff(nonce, workspace.place()),
-                };
-                return Ok(auto.then_some(told));
             }
-            // A crash came between: it is told again, under the same key.
-            let told = notice::resumed(nonce, false, workspace.place(), &workspace.paths());
+            // Where a crash came between, it is told again, under the same key.
+            let told = resumed::told(task, &workspace);
             return Ok(auto.then_some(told));
         }
         if known.is_none() {
@@ -279,7 +271,7 @@ impl Driver {
                 Err(error) => return Err(error),
             }
         }
-        Ok(auto.then(|| notice::kickoff(nonce, workspace.place())))
+        Ok(auto.then(|| notice::kickoff(&task.view.nonce, workspace.place())))
     }
 
     /// Sends the agent a message, once for each key. None: it is not there any more to hear it.

@@ -25,6 +25,7 @@ pub mod protocol;
 pub(crate) mod queue;
 pub(crate) mod reach;
 mod reply;
+mod resumed;
 pub(crate) mod state;
 pub(crate) mod todos;
 pub(crate) mod upload;

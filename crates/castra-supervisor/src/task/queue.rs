@@ -203,7 +203,8 @@ async fn admit(engine: &Engine, id: TaskId) -> Result<()> {
     if !task.view.resume {
         task.view.children.clear();
     }
-    (task.view.kickoff, task.view.gathered, task.view.begun) = (None, false, false);
+    (task.view.kickoff, task.view.goes_on) = (None, None);
+    (task.view.gathered, task.view.begun) = (false, false);
     task.view.attempts.push(Attempt {
         n,
         session_id,

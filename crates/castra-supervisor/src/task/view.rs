@@ -2,6 +2,7 @@
 
 use super::group::progress_rule;
 use super::hooks::Settled;
+use super::resumed::GoesOn;
 use super::state::{self, Cause};
 use super::todos::Todos;
 use castra_proto::session::ExitCause;
@@ -32,6 +33,8 @@ pub(crate) struct TaskView {
     pub cursor: u64,
     /// The message that sends claude to work.
     pub kickoff: Option<MessageId>,
+    /// How the attempt goes on in a session that was over, once that is known.
+    pub goes_on: Option<GoesOn>,
     /// How the attempt ends, once that is known; then everything is cleared away.
     pub outcome: Option<Outcome>,
     pub cancel: Option<Cancel>,

@@ -7,14 +7,33 @@ use super::protocol::text::{Channels, Parts, Paths, instructions};
 use super::view::has_mcp;
 use crate::Result;
 use crate::engine::now;
-use crate::host::{Files, put};
+use crate::host::{Files, append, get, put};
 use crate::session::finish::is_missing;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use castra_proto::shim::relay::At;
 use castra_proto::{SessionId, TaskId, TaskSpec};
+use serde::{Deserialize, Serialize};
 
 /// Beside what a user has in a folder of theirs; git does not see it.
 const BESIDE: &str = ".castra";
+
+/// What an attempt that goes on finds of those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    /// The instructions are not those of now.
+    pub is_other: bool,
+    /// Bytes of what they have said, as far as it was put away.
+    archived: u64,
+    /// Bytes of what is written of resumes.
+    resumes: u64,
+}
+
+impl Found {
+    /// The same, looked at again after a crash.
+    pub(crate) fn and(self, again: Self) -> Self {
+        Self { is_other: self.is_other || again.is_other, ..self }
+    }
+}
 
 /// Where an attempt works.
 #[derive(Clone, Debug)]
@@ -156,28 +175,40 @@ impl Workspace {
         Ok(())
     }
 
-    /// Makes it for an attempt that goes on: what was said before is put away, so that it is not said again; the
-    /// instructions are those of now. True: they are other ones.
-    pub(crate) async fn refresh(&self, files: &dyn Files, instructions: &str) -> Result<bool> {
-        let read = async |path: &str| match crate::host::get(files, self.at(path), 64 << 20).await {
-            Ok(bytes) => Ok(bytes.unwrap_or_default()),
-            Err(error) if is_missing(&error) => Ok(Bytes::new()),
-            Err(error) => Err(error),
+    /// What an attempt that goes on finds, before anything is made for it.
+    pub(crate) async fn found(&self, files: &dyn Files, instructions: &str) -> Result<Found> {
+        let size = async |name: &str| -> Result<u64> {
+            Ok(files.stat(self.own(name)).await?.map_or(0, |entry| entry.size))
         };
-        let log = read(&self.log()).await?;
+        Ok(Found {
+            is_other: self.workdir.is_none()
+                && self.read(files, self.at("CLAUDE.md")).await? != instructions.as_bytes(),
+            archived: size("optio.log.old").await?,
+            resumes: size("resume.log").await?,
+        })
+    }
+
+    /// Makes it for an attempt that goes on: what was said before is put away, so that it is not said again; the
+    /// instructions are those of now. Done again after a crash, with the same `found`, it makes the same again.
+    pub(crate) async fn refresh(&self, files: &dyn Files, instructions: &str, found: Found) -> Result<()> {
+        let log = self.read(files, self.own("optio.log")).await?;
         if !log.is_empty() {
-            let mut old = BytesMut::from(&read(&format!("{}.old", self.log())).await?[..]);
-            old.extend_from_slice(&log);
-            put(files, self.own("optio.log.old"), 0o600, false, old.freeze()).await?;
+            append(files, self.own("optio.log.old"), found.archived, 0o600, log).await?;
             files.put(self.own("optio.log"), 0o600, false, Bytes::new()).await?;
         }
-        let refreshed = self.workdir.is_none() && read("CLAUDE.md").await? != instructions.as_bytes();
         self.plant(files, instructions).await?;
-        let mut resumes = BytesMut::from(&read(&self.paths().resume_log()).await?[..]);
-        resumes.extend_from_slice(resume_log_line(now(), refreshed).as_bytes());
-        resumes.extend_from_slice(b"\n");
-        put(files, self.own("resume.log"), 0o600, false, resumes.freeze()).await?;
-        Ok(refreshed)
+        let line = format!("{}\n", resume_log_line(now(), found.is_other));
+        append(files, self.own("resume.log"), found.resumes, 0o600, line.into()).await?;
+        Ok(())
+    }
+
+    /// Nothing, where there is no such file.
+    async fn read(&self, files: &dyn Files, at: At) -> Result<Bytes> {
+        match get(files, at, 64 << 20).await {
+            Ok(bytes) => Ok(bytes.unwrap_or_default()),
+            Err(error) if is_missing(&error) => Ok(Bytes::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

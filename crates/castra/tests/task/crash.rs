@@ -32,6 +32,10 @@ name = "a file is to be revised"
 when.last_user.contains = "first.txt: please revise"
 reply.blocks = [{ tool_use = { name = "Bash", input = { command = "echo short > deliverables/first.txt; echo DELIVERABLE: deliverables/first.txt >> optio.log", description = "Revise" } } }]
 [[rule]]
+name = "it goes on"
+when.last_user.contains = "you have been resumed"
+reply.blocks = [{ tool_use = { name = "Bash", input = { command = "echo 'DONE: again' >> optio.log", description = "End" } } }]
+[[rule]]
 name = "the last file was taken"
 when.last_user.contains = "last.txt: accepted"
 reply.blocks = [{ tool_use = { name = "Bash", input = { command = 'echo left > deliverables/left.txt; echo DONE: $(cat deliverables/first.txt) >> optio.log', description = "End" } } }]
@@ -270,10 +274,28 @@ impl<'w> Doomed<'w> {
         }
     }
 
-    /// Each commit of a driver is lost with its daemon, and then made, and its daemon dies again; until the task is over.
-    /// `act` is tried again and again, whoever is there. How many commits were made so.
+    /// The same with a task that is there. `act` is tried again and again, whoever is there.
     #[track_caller]
-    pub(crate) fn dies_around_each_commit(&mut self, act: impl Fn(&Http, &Shown)) -> usize {
+    pub(crate) fn dies_while(&mut self, places: &[&str], act: impl Fn(&Http, &Shown) -> bool) {
+        for place in places {
+            self.start(place);
+            let over = || {
+                self.daemon.is_over() || self.shown().is_some_and(|shown| act(&self.daemon.http(), &shown))
+            };
+            wait_until(&format!("the daemon to die at {place}"), over, DEADLINE);
+            self.wait_killed(place);
+        }
+    }
+
+    /// Its task; None: the daemon hung up.
+    fn shown(&self) -> Option<Shown> {
+        ask(&self.daemon.http(), &format!("/api/v1/tasks/{}", self.post()?))
+    }
+
+    /// Each commit of a driver is lost with its daemon, and then made, and its daemon dies again; until the task is over.
+    /// `act` is tried again and again, whoever is there, and says whether it is. How many commits were made so.
+    #[track_caller]
+    pub(crate) fn dies_around_each_commit(&mut self, act: impl Fn(&Http, &Shown) -> bool) -> usize {
         for n in 0.. {
             let place = if n % 2 == 0 { "task.commit" } else { "task.committed" };
             self.start(place);
@@ -283,10 +305,7 @@ impl<'w> Doomed<'w> {
                     if self.daemon.is_over() {
                         return Some(false);
                     }
-                    let http = self.daemon.http();
-                    let shown: Shown = ask(&http, &format!("/api/v1/tasks/{}", self.post()?))?;
-                    act(&http, &shown);
-                    shown.state.is_final().then_some(true)
+                    act(&self.daemon.http(), &self.shown()?).then_some(true)
                 },
                 DEADLINE,
             );
@@ -320,15 +339,10 @@ impl<'w> Doomed<'w> {
     }
 }
 
-/// The same, undisturbed: `act` is tried again and again until the task is over.
+/// The same, undisturbed: `act` is tried again and again until it says that the task is over.
 #[track_caller]
-pub(crate) fn undisturbed(daemon: &Daemon<'_>, body: &Value, act: impl Fn(&Http, &Shown)) -> Task {
+pub(crate) fn undisturbed(daemon: &Daemon<'_>, body: &Value, act: impl Fn(&Http, &Shown) -> bool) -> Task {
     let task = Task::create(daemon.http(), body);
-    let over = || {
-        let shown = task.show();
-        act(&task.http, &shown);
-        shown.state.is_final()
-    };
-    wait_until("the task to be over", over, DEADLINE);
+    wait_until("the task to be over", || act(&task.http, &task.show()), DEADLINE);
     task
 }
