@@ -68,12 +68,22 @@ impl<'w> Scene<'w> {
         Self { world, session, live, people: [one, two], page, ttyd, ttyd_window, stalled, bearer, addr }
     }
 
-    /// All windows change at once, again and again, until `is_over`; only `stalled` keeps still, and takes nothing.
+    /// All windows change at once, again and again, with a lull now and then, in which castra can type; until `is_over`.
+    /// Only `stalled` keeps still, and takes nothing.
     fn storm(&mut self, is_over: impl FnOnce(&Session)) {
         let over = AtomicBool::new(false);
         let (over, session) = (&over, &self.session);
-        let sizes =
-            |step: u16| (0_u16..).take_while(|_| !over.load(Ordering::Relaxed)).map(move |n| n * step % 37);
+        let began = Instant::now();
+        let is_lull = move || began.elapsed().as_millis() % 3000 > 2000;
+        let sizes = |step: u16| {
+            let goes_on = move |_: &u16| {
+                while is_lull() && !over.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                !over.load(Ordering::Relaxed)
+            };
+            (0_u16..).take_while(goes_on).map(move |n| n * step % 37)
+        };
         let [one, two] = &self.people;
         let (page, ttyd) = (&mut self.page, &mut self.ttyd);
         std::thread::scope(|scope| {
