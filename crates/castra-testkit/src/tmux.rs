@@ -68,6 +68,14 @@ impl<'w> Terminal<'w> {
         self.tmux(&[&["send-keys", "-t", &self.target()], keys].concat());
     }
 
+    /// A line and Enter, once the line is there: claude takes an Enter that comes with it for part of a paste.
+    #[track_caller]
+    pub fn enter(&self, line: &str) {
+        self.keys(&[line]);
+        self.until(line);
+        self.keys(&["Enter"]);
+    }
+
     pub fn resize(&self, rows: u16, cols: u16) {
         let (rows, cols) = (rows.to_string(), cols.to_string());
         self.tmux(&["resize-window", "-t", &self.target(), "-x", &cols, "-y", &rows]);

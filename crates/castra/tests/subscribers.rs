@@ -90,7 +90,7 @@ fn viewers_that_stop_reading_cost_nothing_and_miss_nothing() {
     let grown = most.saturating_sub(before) >> 10;
     assert!(grown < 80, "the daemon grew by {grown} MiB: it keeps what a stalled viewer does not read");
 
-    let head = session.show().head_seq;
+    let head = session.wait_idle().head_seq;
     assert!(head > SAID, "{head}");
     assert!(stalled.iter().all(|viewer| viewer.last() < head / 2), "nobody has read it yet");
     let whole: Vec<u64> = (1..=head).collect();

@@ -248,6 +248,24 @@ fn killed_while_a_task_goes_on() {
     }
 }
 
+/// Nothing of the conversation is left: it is told what to do as at first, whoever comes to tell it.
+#[test]
+fn killed_while_a_task_goes_on_that_remembers_nothing() {
+    let world = World::new(CASTRA, &clis()[0].path, &script());
+    let body = in_world(&world, instructed("echo more >> kept.txt; echo 'DONE: once' >> optio.log"));
+    let mut doomed = Doomed::new(world.daemon(), &world, TASKS, body);
+    let task = doomed.task();
+    assert_eq!(task.wait().result.as_deref(), Some("once"));
+    let session = world.home().join("sessions").join(task.session().id);
+    std::fs::remove_dir_all(session.join("home/.claude/projects")).unwrap();
+    doomed.dies_while(&["task.refreshed", "task.begun"], resume);
+    let task = doomed.task();
+    let story = Story::of(&task, &world);
+    assert_eq!(story.end, (TaskState::Done, Some("once".into()), 2), "{story:#?}");
+    assert_eq!(story.heard, [[KICKOFF]], "{story:#?}");
+    assert_eq!(std::fs::read_to_string(work(&task).join("kept.txt")).unwrap(), "more\nmore\n");
+}
+
 /// A parent with work of its own and two children, one after the other.
 fn family(world: &World) -> Value {
     let child = |name: &str| json!({"name": name, "instructions": format!("RUN: {}", first(&format!("echo {name}"))), "protocol": "log"});

@@ -84,18 +84,20 @@ fn a_parallel_group_keeps_its_limit_and_names_wait_for_names() {
         let shared = shared(world);
         let count = shared.join("count");
         std::fs::create_dir(&count).unwrap();
-        let work = |name: &str| {
+        let work = |name: &str, pause: &str| {
             let at = count.display();
             child(
                 name,
                 &format!(
-                    "mkdir {at}/{name}; ls {at} | wc -l >> {at}.log; sleep 2; rmdir {at}/{name}; echo DONE >> optio.log"
+                    "mkdir {at}/{name}; ls {at} | wc -l >> {at}.log; {pause}; rmdir {at}/{name}; echo DONE >> optio.log"
                 ),
             )
         };
-        let mut last = work("last");
+        // The first two until there are two.
+        let meet = format!("until grep -q 2 {}.log; do sleep 0.1; done", count.display());
+        let mut last = work("last", "sleep 1");
         last["depends_on"] = json!(["a", "b"]);
-        let mut body = group("parallel", &[last, work("a"), work("b"), work("c")]);
+        let mut body = group("parallel", &[last, work("a", &meet), work("b", &meet), work("c", "sleep 1")]);
         body["group"]["limit"] = 2.into();
         body["session"]["add_dirs"] = json!([shared]);
         let task = daemon.task(body);

@@ -205,9 +205,11 @@ fn scenario_5_a_revision_is_asked_for_once_and_a_hook_that_fails_is_a_trouble_no
             "case \"$told\" in *'\"text\":\"long'*) echo make it shorter;; *'\"path\":\"bad.txt'*) echo boom >&2; exit 1;; esac",
         );
         let run = "echo long > deliverables/a.txt; echo DELIVERABLE: deliverables/a.txt >> optio.log; \
-                   echo x > deliverables/bad.txt; echo DELIVERABLE: deliverables/bad.txt >> optio.log; sleep 4; \
+                   echo x > deliverables/bad.txt; echo DELIVERABLE: deliverables/bad.txt >> optio.log; until [ -e go ]; do sleep 0.1; done; \
                    echo short > deliverables/a.txt; echo DELIVERABLE: deliverables/a.txt >> optio.log";
         let task = daemon.task(hooked(run, json!([judge])));
+        wait_until("two replies", || replies(&task).len() == 2, DEADLINE);
+        std::fs::write(work(&task).join("go"), "").unwrap();
         wait_until("three replies", || replies(&task).len() == 3, DEADLINE);
         let told: Vec<String> =
             replies(&task).iter().map(|text| text.split_once("]: ").unwrap().1.to_owned()).collect();

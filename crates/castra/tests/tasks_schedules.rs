@@ -123,8 +123,8 @@ fn each_firing_has_one_task_whatever_is_killed() {
         assert_eq!(tasks[..of_plan.len()], of_plan, "{cli}");
         let seconds = (at[at.len() - 1].0 - made.next[0].0) / 1_000_000 + 1;
         assert_eq!(i64::try_from(tasks.len()), Ok(seconds), "{cli}: each second has one");
-        // One after the other, and each of them to its end.
-        for task in page.items {
+        // One after the other, the oldest first, and each of them to its end.
+        for task in page.items.into_iter().rev() {
             let task = Task::of(&daemon.http(), task.id);
             let shown = task.wait();
             assert_eq!((shown.state, shown.attempt), (TaskState::Done, 1), "{cli}: {:?}", task.log());

@@ -5,6 +5,7 @@
 mod task;
 
 use castra_proto::TaskState;
+use castra_proto::api::Screen;
 use castra_proto::task::{ReasonCode, TaskEventKind};
 use castra_testkit::tmux::Terminal;
 use castra_testkit::{DEADLINE, Task, World, each, fake_claude, wait_until};
@@ -102,6 +103,10 @@ fn scenario_11_a_claude_that_ends_well_is_done_unless_only_words_count() {
             task.wait_said(TaskEventKind::Progress);
             task.session().wait_idle();
             type_keys(&task, &["e", "x", "i", "t"]);
+            let session = task.session();
+            let shows = |screen: Screen| screen.rows.iter().any(|row| row.starts_with("❯\u{a0}exit"));
+            let is_composed = || shows(session.http.get(&session.path("/screen")).expect(200));
+            wait_until("the line in the composer", is_composed, DEADLINE);
             type_keys(&task, &["Enter"]);
             let shown = task.wait();
             let why = shown.reason.as_ref().map(|reason| reason.code);

@@ -87,7 +87,7 @@ fn looked_at(cli: &Cli, world: &World, session: &Session) {
     terminal.until_some("claude's own last row", |screen| (!screen.contains("Ctrl-\\")).then_some(()));
     let before = terminal.tells("#{pane_title}");
     assert!(before.contains("Claude"), "{cli}: claude's own title, not {before:?}");
-    terminal.keys(&["hello 漢字 there", "Enter"]);
+    terminal.enter("hello 漢字 there");
     terminal.until("You said: hello 漢字 there");
     terminal.resize(22, 80);
     until_size(session, 22, 80);
@@ -126,7 +126,9 @@ fn who_only_looks_types_nothing_and_has_no_say_in_the_size() {
         reader.keys(&["not for claude", "Enter"]);
         reader.until("read-only");
         // A program's keys are seen there, and nobody else's.
-        assert_eq!(world.cli(["type", "tui", "from a program", "Enter"]).ok(), "");
+        assert_eq!(world.cli(["type", "tui", "from a program"]).ok(), "");
+        until_composed(&session, "from a program");
+        assert_eq!(world.cli(["type", "tui", "Enter"]).ok(), "");
         until_answered(&session, "from a program");
         reader.until("You said: from a program");
         let shown = screen(&session);
@@ -180,7 +182,7 @@ fn a_daemon_that_is_killed_takes_nobody_from_their_seat() {
             "\"$CASTRA\" --no-daemon-start attach tui; echo \"exit $?\"",
         );
         until_size(&session, 30, 100);
-        one.keys(&["before the storm", "Enter"]);
+        one.enter("before the storm");
         for terminal in [&one, &two] {
             terminal.until("You said: before the storm");
         }
@@ -197,7 +199,7 @@ fn a_daemon_that_is_killed_takes_nobody_from_their_seat() {
                 (screen.contains("before the storm") && !screen.contains("is away")).then_some(())
             });
         }
-        two.keys(&["after the storm", "Enter"]);
+        two.enter("after the storm");
         for terminal in [&one, &two] {
             terminal.until("You said: after the storm");
             assert!(!terminal.screen().contains("lost"));
@@ -260,12 +262,16 @@ fn without_a_terminal_the_next_step_is_named() {
         assert_eq!(shown["size"], json!({"rows": 50, "cols": 200}));
         assert_eq!(world.cli(["type", "tui", "--literal", "--", "-v Enter"]).ok(), "");
         until_composed(&session, "-v Enter");
-        world.cli(["type", "tui", "C-u", "next", "Space", "one", "Enter"]).ok();
+        world.cli(["type", "tui", "C-u", "next", "Space", "one"]).ok();
+        until_composed(&session, "next one");
+        world.cli(["type", "tui", "Enter"]).ok();
         until_answered(&session, "next one");
 
         // There is no shell behind claude that would bring it back.
         world.cli(["type", "tui", "C-z"]).ok();
-        world.cli(["type", "tui", "still", "Space", "here", "Enter"]).ok();
+        world.cli(["type", "tui", "still", "Space", "here"]).ok();
+        until_composed(&session, "still here");
+        world.cli(["type", "tui", "Enter"]).ok();
         until_answered(&session, "still here");
 
         let table = [

@@ -72,11 +72,12 @@ fn people_in_tmux_share_one_session_and_end_nothing() {
         }
         assert_eq!(listed(world), "view 2\n");
         settled(&one);
-        one.keys(&["said by one", "Enter"]);
+        one.enter("said by one");
         two.until("You said: said by one");
         // Castra's own key is none in there: the view is everybody's.
         two.keys(&["C-\\"]);
-        two.keys(&["said by two", "Enter"]);
+        settled(&two);
+        two.enter("said by two");
         one.until("You said: said by two");
 
         // tmux's own way out.
@@ -175,7 +176,7 @@ fn a_token_is_handed_over_and_seen_by_nobody() {
         let person = Terminal::run(world, "person", (30, 100), "tmux attach -t view");
         person.until("❯");
         settled(&person);
-        person.keys(&["over the net", "Enter"]);
+        person.enter("over the net");
         person.until("You said: over the net");
         assert_eq!(castra_testkit::proc::mentioning(&token), [], "in no argument and in no environment");
         let environment = default_tmux(world, &["show-environment", "-t", "=view:"]);

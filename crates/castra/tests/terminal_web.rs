@@ -7,9 +7,10 @@ mod tty;
 use castra_proto::Session as Shown;
 use castra_proto::api::{SignedIn, TerminalToken, Ticket};
 use castra_proto::{ErrorCode, RunState};
-use castra_testkit::{DEADLINE, Daemon, Http, Session, World, clis, wait_until};
+use castra_testkit::{DEADLINE, Daemon, Http, Session, World, clis, wait_for, wait_until};
 use hyper::Method;
 use serde_json::{Value, json};
+use std::time::Duration;
 use tty::{Refused, Tty};
 
 const CASTRA: &str = env!("CARGO_BIN_EXE_castra");
@@ -154,9 +155,15 @@ fn the_smallest_driver_decides_the_size_and_everybody_is_told() {
     // Both show the same.
     wide.type_keys("the same for all");
     wide.until_shown("the same for all");
-    reader.until_shown("the same for all");
-    wide.take();
-    assert_eq!(reader.screen(), wide.screen());
+    wait_until(
+        "one screen for both",
+        || {
+            wide.take();
+            reader.take();
+            wide.screen().contains("the same for all") && reader.screen() == wide.screen()
+        },
+        DEADLINE,
+    );
 }
 
 #[test]
@@ -362,8 +369,17 @@ fn who_comes_before_the_daemon_has_read_the_log_again_sees_the_screen_of_an_idle
     tty.enter("plums are purple");
     tty.until_shown("You said: plums are purple");
     after_turns(&session, 1);
-    tty.take();
-    let before = tty.screen();
+    let before = wait_for(
+        "a screen that stands still",
+        || {
+            tty.take();
+            let before = tty.screen();
+            std::thread::sleep(Duration::from_millis(500));
+            tty.take();
+            (tty.screen() == before).then_some(before)
+        },
+        DEADLINE,
+    );
     for round in 0..3 {
         daemon.kill9();
         daemon.start_again();

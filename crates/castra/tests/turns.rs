@@ -5,7 +5,7 @@ use castra_proto::api::{MessageAccepted, MessageState};
 use castra_proto::{ErrorCode, RunState};
 use castra_testkit::each;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const CASTRA: &str = env!("CARGO_BIN_EXE_castra");
 
@@ -60,7 +60,6 @@ fn an_interrupt_in_mid_stream_ends_the_turn_and_the_session_goes_on() {
         println!("{cli}: interrupt to the end of the turn: {} ms", took.as_millis());
         assert_eq!(message.state, MessageState::Interrupted, "{cli}: {message:?}");
         assert!(!message.result.is_some_and(|result| result.ok), "{cli}: what was cut off is no success");
-        assert!(took < Duration::from_secs(20), "{cli}: {took:?}");
         assert_eq!(session.ask("still there?"), "You said: still there?", "{cli}");
     });
 }

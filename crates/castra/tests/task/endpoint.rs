@@ -67,8 +67,8 @@ impl Endpoint {
                 if ends.load(Ordering::Acquire) {
                     return;
                 }
-                let Some(one) = stream.ok().and_then(|stream| serve(stream, &*answer)) else { continue };
-                asked.lock().unwrap().push(one);
+                // Broken off: whoever asked is dead.
+                let _ = stream.ok().and_then(|stream| serve(&stream, &*answer, &asked));
             }
         });
         self.running = Some((over, thread));
@@ -89,7 +89,8 @@ impl Drop for Endpoint {
     }
 }
 
-fn serve(stream: TcpStream, answer: &Answer) -> Option<Asked> {
+/// What was asked is written down before it is answered: whoever has the answer may look.
+fn serve(mut stream: &TcpStream, answer: &Answer, noted: &Mutex<Vec<Asked>>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let (mut headers, mut line) = (Vec::new(), String::new());
     reader.read_line(&mut line).ok()?;
@@ -106,7 +107,7 @@ fn serve(stream: TcpStream, answer: &Answer) -> Option<Asked> {
     let body = serde_json::from_slice(&raw).ok()?;
     let asked = Asked { headers, raw, body };
     let (status, text) = answer(&asked);
+    noted.lock().unwrap().push(asked);
     let answer = format!("HTTP/1.1 {status} Said\r\ncontent-length: {}\r\n\r\n{text}", text.len());
-    (&stream).write_all(answer.as_bytes()).ok()?;
-    Some(asked)
+    stream.write_all(answer.as_bytes()).ok()
 }

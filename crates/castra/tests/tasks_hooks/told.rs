@@ -40,6 +40,7 @@ fn messages_uploads_and_states_are_told_to_commands_in_their_order() {
             (&json!("look"), &json!("https://example.com/login"), &json!({"tab": 2})),
             "{cli}: {said:?}"
         );
+        wait_until("the upload", || !told_of(world, "upload").is_empty(), DEADLINE);
         let uploads = told_of(world, "upload");
         let paths: Vec<_> = uploads.iter().map(|(kind, data)| (kind.as_str(), &data["path"])).collect();
         assert_eq!(paths, [("upload", &json!("uploads/go"))], "{cli}: {uploads:?}");

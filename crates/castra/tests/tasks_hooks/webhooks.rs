@@ -15,9 +15,15 @@ fn a_webhook_is_signed_and_its_answer_is_the_agents_revision() {
             with(webhook("state", &endpoint), "states", json!(["running", "done"])),
             webhook("after", &endpoint)
         ]);
-        let run = "echo long > deliverables/a; echo DELIVERABLE: deliverables/a >> optio.log; sleep 4; \
-                   echo short > deliverables/a; echo DELIVERABLE: deliverables/a >> optio.log; sleep 2; echo DONE >> optio.log";
+        let run = "echo long > deliverables/a; echo DELIVERABLE: deliverables/a >> optio.log; \
+                   until [ -e go1 ]; do sleep 0.1; done; echo short > deliverables/a; \
+                   echo DELIVERABLE: deliverables/a >> optio.log; until [ -e go2 ]; do sleep 0.1; done; \
+                   echo DONE >> optio.log";
         let task = daemon.task(hooked(run, hooks));
+        for n in 1..=2 {
+            wait_until("a reply", || replies(&task).len() == n, DEADLINE);
+            std::fs::write(work(&task).join(format!("go{n}")), "").unwrap();
+        }
         let shown = task.wait();
         assert_eq!(shown.state, TaskState::Done, "{cli}: {:?}", task.log());
         let told: Vec<String> =

@@ -139,6 +139,7 @@ async fn tell(supervisor: &Supervisor, place: HookPlace) -> Result<()> {
     let Err(why) = once(supervisor, hook, &firing, &call, &workspace).await? else {
         crate::failpoint::failpoint!("hook.told");
         engine.store.place_hook(settled(seq)).await?;
+        crate::failpoint::failpoint!("hook.settled");
         return forget(supervisor, &task).await;
     };
     let tries = place.tries + 1;
