@@ -51,10 +51,10 @@ pub const KEYS: &[Key] = &[
         None,
         "tasks that may run at once; twice the number of cores, at least 4, when unset",
     ),
-    key("tasks.hosts", Kind::Limits(Some(&["local"])), None, "and of those on a host: `local 4`"),
+    key("tasks.hosts", Kind::Limits(&["local"]), None, "and of those on a host: `local 4`"),
     key(
         "tasks.labels",
-        Kind::Limits(None),
+        Kind::Limits(&[]),
         None,
         "and of those with a label: `team=blue 2`, or `user 1` for each user",
     ),

@@ -109,8 +109,8 @@ fn what_does_not_fit_is_refused_by_key_and_place() {
         ("[log]\nformat = \"xml\"", "`log.format` must be one of text, json, not `xml`"),
         ("[retention]\nmax_age = \"soon\"", "`retention.max_age` must be seconds"),
         ("[tasks]\nlabels = [\"team\"]", "`tasks.labels` must be labels, each with a space and a number"),
-        ("[tasks]\nhosts = [\"box 3\"]", "`tasks.hosts` must be one of local, with a space and a number"),
-        ("[tasks]\nhosts = \"local\"", "`tasks.hosts` must be one of local, with a space and a number"),
+        ("[tasks]\nhosts = [\"box 3\"]", "`tasks.hosts` must be local, each with a space and a number"),
+        ("[tasks]\nhosts = \"local\"", "`tasks.hosts` must be local, each with a space and a number"),
         ("listen = [", "is not valid TOML"),
     ];
     for (text, expected) in table {

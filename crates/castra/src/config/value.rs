@@ -13,8 +13,9 @@ pub enum Kind {
     /// Several of these, between colons; in the file also as an array.
     Paths,
     Text,
-    /// Each with a space and a number behind it; several between colons, in the file also as an array. Labels, or these.
-    Limits(Option<&'static [&'static str]>),
+    /// Each with a space and a number behind it; several between colons, in the file also as an array. Of these names;
+    /// of labels, where none are given.
+    Limits(&'static [&'static str]),
     Bool,
     Count,
     /// Seconds: a number, or one with `s`, `m`, `h`, `d`.
@@ -29,13 +30,14 @@ pub enum Kind {
 pub(super) fn parse(kind: Kind, raw: &str, cwd: Option<&Path>, home: Option<&str>) -> Result<Value, String> {
     match kind {
         Kind::Text => Ok(json!(raw)),
-        Kind::Limits(None) => limits(raw)
-            .map(|_| json!(raw))
-            .ok_or_else(|| "labels, each with a space and a number behind it".into()),
-        Kind::Limits(Some(names)) => limits(raw)
-            .filter(|limits| limits.keys().all(|name| names.contains(&name.as_str())))
-            .map(|_| json!(raw))
-            .ok_or_else(|| format!("one of {}, with a space and a number behind it", names.join(", "))),
+        Kind::Limits(names) => {
+            let is_named = |name: &String| names.is_empty() || names.contains(&name.as_str());
+            let what = if names.is_empty() { "labels".to_owned() } else { names.join(" or ") };
+            limits(raw)
+                .filter(|limits| limits.keys().all(is_named))
+                .map(|_| json!(raw))
+                .ok_or_else(|| format!("{what}, each with a space and a number behind it"))
+        }
         Kind::Paths => {
             let paths = raw.split(':').filter(|path| !path.is_empty()).map(|path| {
                 let path = parse(Kind::Path, path, cwd, home)?;
