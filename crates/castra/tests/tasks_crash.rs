@@ -258,12 +258,18 @@ fn killed_while_a_task_goes_on_that_remembers_nothing() {
     assert_eq!(task.wait().result.as_deref(), Some("once"));
     let session = world.home().join("sessions").join(task.session().id);
     std::fs::remove_dir_all(session.join("home/.claude/projects")).unwrap();
+    // However much it has said is put away.
+    let work = work(&task);
+    let mut said = std::fs::read(work.join("optio.log")).unwrap();
+    said.resize(65 << 20, b'x');
+    std::fs::write(work.join("optio.log"), &said).unwrap();
     doomed.dies_while(&["task.refreshed", "task.begun"], resume);
     let task = doomed.task();
     let story = Story::of(&task, &world);
     assert_eq!(story.end, (TaskState::Done, Some("once".into()), 2), "{story:#?}");
     assert_eq!(story.heard, [[KICKOFF]], "{story:#?}");
-    assert_eq!(std::fs::read_to_string(work(&task).join("kept.txt")).unwrap(), "more\nmore\n");
+    assert_eq!(std::fs::read_to_string(work.join("kept.txt")).unwrap(), "more\nmore\n");
+    assert!(std::fs::read(work.join("optio.log.old")).unwrap() == said, "it is all there, and once");
 }
 
 /// A parent with work of its own and two children, one after the other.

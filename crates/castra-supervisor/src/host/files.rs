@@ -13,7 +13,13 @@ pub async fn put(files: &dyn Files, at: At, mode: u32, sync: bool, bytes: Bytes)
     }
     let temp = At { root: at.root.clone(), path: format!("{}.{}.tmp", at.path, Uuid::new_v4().simple()) };
     let result = async {
-        append(files, temp.clone(), 0, mode, bytes).await?;
+        let mut offset = 0;
+        while offset < bytes.len() {
+            let chunk = bytes.slice(offset..bytes.len().min(offset + MAX_DATA));
+            let len = chunk.len();
+            files.append(temp.clone(), offset as u64, mode, chunk).await?;
+            offset += len;
+        }
         files.rename(temp.clone(), at, sync).await
     }
     .await;
@@ -22,24 +28,6 @@ pub async fn put(files: &dyn Files, at: At, mode: u32, sync: bool, bytes: Bytes)
         let _ = files.remove(temp).await;
     }
     result
-}
-
-/// Writes bytes of any length at `offset`; offset 0 makes the file anew.
-pub async fn append(
-    files: &dyn Files,
-    at: At,
-    offset: u64,
-    mode: u32,
-    bytes: Bytes,
-) -> Result<(), HostError> {
-    let mut done = 0;
-    while done < bytes.len() {
-        let chunk = bytes.slice(done..bytes.len().min(done + MAX_DATA));
-        let len = chunk.len();
-        files.append(at.clone(), offset + done as u64, mode, chunk).await?;
-        done += len;
-    }
-    Ok(())
 }
 
 /// A whole file of at most `limit` bytes; `None` when it is longer.

@@ -23,7 +23,7 @@ mod pipe;
 mod relayed;
 
 pub use conn::{ConnError, Join, Record, ShimConn, ShimMsg, ShimReader, ShimWriter};
-pub use files::{append, get, put};
+pub use files::{get, put};
 pub use image::{install_image, shim_image, shim_image_id};
 pub use local::LocalHost;
 pub use log::{LogReadError, LogReader};

@@ -21,7 +21,7 @@ pub(super) struct Limits {
     pub(super) all: usize,
     pub(super) hosts: BTreeMap<String, usize>,
     pub(super) labels: BTreeMap<String, usize>,
-    /// Where each task's agent runs, of those whose host has a limit.
+    /// Where each task's agent runs; empty where no host has a limit.
     pub(super) host_of: BTreeMap<TaskId, String>,
 }
 

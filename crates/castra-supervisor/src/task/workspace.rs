@@ -7,10 +7,10 @@ use super::protocol::text::{Channels, Parts, Paths, instructions};
 use super::view::has_mcp;
 use crate::Result;
 use crate::engine::now;
-use crate::host::{Files, append, get, put};
+use crate::host::{Files, get, put};
 use crate::session::finish::is_missing;
 use bytes::Bytes;
-use castra_proto::shim::relay::At;
+use castra_proto::shim::relay::{At, MAX_DATA};
 use castra_proto::{SessionId, TaskId, TaskSpec};
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +29,14 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// The same, looked at again after a crash.
+    /// The same, looked at again after a crash: what was written since is written once more, and what somebody has taken
+    /// away meanwhile is not there.
     pub(crate) fn and(self, again: Self) -> Self {
-        Self { is_other: self.is_other || again.is_other, ..self }
+        Self {
+            is_other: self.is_other || again.is_other,
+            archived: self.archived.min(again.archived),
+            resumes: self.resumes.min(again.resumes),
+        }
     }
 }
 
@@ -180,9 +185,13 @@ impl Workspace {
         let size = async |name: &str| -> Result<u64> {
             Ok(files.stat(self.own(name)).await?.map_or(0, |entry| entry.size))
         };
+        let is_same = async || match get(files, self.at("CLAUDE.md"), instructions.len() as u64).await {
+            Ok(found) => Ok(found.is_some_and(|found| found == instructions.as_bytes())),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error),
+        };
         Ok(Found {
-            is_other: self.workdir.is_none()
-                && self.read(files, self.at("CLAUDE.md")).await? != instructions.as_bytes(),
+            is_other: self.workdir.is_none() && !is_same().await?,
             archived: size("optio.log.old").await?,
             resumes: size("resume.log").await?,
         })
@@ -191,30 +200,51 @@ impl Workspace {
     /// Makes it for an attempt that goes on: what was said before is put away, so that it is not said again; the
     /// instructions are those of now. Done again after a crash, with the same `found`, it makes the same again.
     pub(crate) async fn refresh(&self, files: &dyn Files, instructions: &str, found: Found) -> Result<()> {
-        let log = self.read(files, self.own("optio.log")).await?;
-        if !log.is_empty() {
-            append(files, self.own("optio.log.old"), found.archived, 0o600, log).await?;
-            files.put(self.own("optio.log"), 0o600, false, Bytes::new()).await?;
-        }
+        self.put_away(files, found.archived).await?;
         self.plant(files, instructions).await?;
         let line = format!("{}\n", resume_log_line(now(), found.is_other));
-        append(files, self.own("resume.log"), found.resumes, 0o600, line.into()).await?;
-        Ok(())
+        Ok(files.append(self.own("resume.log"), found.resumes, 0o600, line.into()).await?)
     }
 
-    /// Nothing, where there is no such file.
-    async fn read(&self, files: &dyn Files, at: At) -> Result<Bytes> {
-        match get(files, at, 64 << 20).await {
-            Ok(bytes) => Ok(bytes.unwrap_or_default()),
-            Err(error) if is_missing(&error) => Ok(Bytes::new()),
-            Err(error) => Err(error.into()),
+    /// Empties the log, once all of it, however long, stands in the archive from `offset` on.
+    async fn put_away(&self, files: &dyn Files, offset: u64) -> Result<()> {
+        let mut done = 0;
+        loop {
+            let piece = match files.get(self.own("optio.log"), done, MAX_DATA as u64).await {
+                Ok((piece, _)) => piece,
+                Err(error) if is_missing(&error) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            if piece.is_empty() {
+                break;
+            }
+            let len = piece.len() as u64;
+            files.append(self.own("optio.log.old"), offset + done, 0o600, piece).await?;
+            done += len;
         }
+        if done > 0 {
+            files.put(self.own("optio.log"), 0o600, false, Bytes::new()).await?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_found_holds_for_who_comes_again() {
+        let found = |is_other, archived, resumes| Found { is_other, archived, resumes };
+        for (before, again, expected) in [
+            // All was written; then one of both, of which the other is gone; nothing.
+            (found(true, 5, 0), found(false, 9, 40), found(true, 5, 0)),
+            (found(false, 5, 20), found(true, 0, 40), found(true, 0, 20)),
+            (found(false, 5, 20), found(false, 5, 20), found(false, 5, 20)),
+        ] {
+            assert_eq!(before.and(again), expected);
+        }
+    }
 
     #[test]
     fn only_what_is_below_deliverables_is_one() {
